@@ -1,0 +1,80 @@
+"""Local functions: expanded into the graph, where that stays small; else refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import FunctionProto, ModelProto
+
+from edgeq_converters.read import operators
+from edgeq_converters.read.findings import Findings, one_line, quote
+from edgeq_converters.read.structure import MAX_NODES
+
+Key = tuple[str, str]
+
+
+def check(model: ModelProto, known: operators.Opsets, found: Findings) -> None:
+    """Refuse functions given twice, that call themselves, grow too large, or need another opset."""
+    functions: dict[Key, FunctionProto] = {}
+    for function in model.functions:
+        key = (function.domain, function.name)
+        if key in functions:
+            found.add("invalid-model", f"function {_called(key)} is defined twice")
+        functions[key] = function
+        _check_opsets(function, known, found)
+    sizes: dict[Key, int] = {}
+    for key in functions:
+        if _size(key, functions, sizes, ()) is None:
+            found.add("invalid-model", f"function {_called(key)} calls itself")
+            return
+    total = sum(
+        sizes.get((node.domain, node.op_type), 1) for node in operators.nodes_in(model.graph)
+    )
+    if total > MAX_NODES:
+        found.add("invalid-model", f"its functions expand to {total:,} nodes; at most {MAX_NODES:,}")
+
+
+def _check_opsets(function: FunctionProto, known: operators.Opsets, found: Findings) -> None:
+    for entry in function.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        wanted = known.versions.get(domain)
+        if wanted is not None and wanted != entry.version:
+            called = _called((function.domain, function.name))
+            text = f"function {called} wants opset {entry.version}, the model {wanted}"
+            found.add("unsupported-opset", text)
+
+
+def _size(
+    key: Key, functions: Mapping[Key, FunctionProto], sizes: dict[Key, int], path: tuple[Key, ...]
+) -> int | None:
+    """Nodes after expansion (a Python int: it may be astronomic); None if `key` reaches itself."""
+    if key in path or len(path) > 64:
+        return None
+    if key in sizes:
+        return sizes[key]
+    total = 0
+    for node in operators.nodes_in(functions[key]):
+        inner = (node.domain, node.op_type)
+        size = _size(inner, functions, sizes, (*path, key)) if inner in functions else 1
+        if size is None:
+            return None
+        total += size
+    sizes[key] = total
+    return total
+
+
+def _called(key: Key) -> str:
+    return quote(f"{key[0]}::{key[1]}" if key[0] else key[1])
+
+
+def inline(model: ModelProto, found: Findings) -> ModelProto:
+    """`model` with every call replaced by the function's nodes, as onnx does it."""
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, IndexError) as failure:
+        found.add("invalid-model", f"its local functions cannot be expanded: {one_line(failure)}")
+        found.raise_any()
+        raise AssertionError("unreachable") from failure

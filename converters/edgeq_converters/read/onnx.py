@@ -1,0 +1,177 @@
+"""Read an ONNX file of opset 7 or later: `read` gives a `Graph` at one opset, or one error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from edgeq.errors import EdgeqError
+from edgeq.ir import IR_VERSION, OPSET, Graph, check
+from edgeq_converters.read import (
+    external_data,
+    files,
+    finite,
+    functions,
+    interface,
+    operators,
+    opset,
+    sniff,
+    tensors,
+    text,
+)
+from edgeq_converters.read.findings import Findings, listed, one_line
+from edgeq_converters.read.structure import Structure, label
+from edgeq_converters.read.to_graph import take_weights, to_graph
+
+NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """`notes` has one line for each thing that is not as the file has it.
+
+    `sha256` covers the model file and, after it, each range of external data in order of use;
+    `size_bytes` counts the same bytes.
+    """
+
+    graph: Graph
+    source_opset: int
+    source_ir: int
+    notes: tuple[str, ...]
+    sha256: str
+    size_bytes: int
+
+
+def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> ReadResult:
+    """The model at `path` as a `Graph`, the inputs in `shapes` fixed to those sizes.
+
+    Raises EdgeqError: no-such-model, not-onnx, model-too-large, damaged-model, invalid-model,
+    external-data, unsupported-op, unsupported-opset, unsupported-type, non-finite-weights,
+    no-such-input, bad-shape. Of one stage, all problems are in one error.
+    """
+    path = Path(path)
+    data = files.read_bounded(path)
+    digest, size = hashlib.sha256(data), len(data)
+    model = _parse(data, path.name)
+    del data
+    found = Findings(path.name)
+    source_ir = model.ir_version
+    notes = list(_check_structure(model, found))
+    outside = _load_external(model, path)
+    for part in outside.ranges.values():
+        digest.update(part)
+    size += outside.size_bytes
+    outside.ranges.clear()
+    known = operators.opsets(model, found)
+    notes += _check_support(model, known, found)
+    arrays, order = take_weights(model)
+    finite.check(model.graph, arrays, found)
+    found.raise_any()
+    notes += interface.fix_shapes(model, shapes, path.name)
+    interface.require_ranks(model, path.name)
+    model = _convert(model, known, found)
+    graph, more = to_graph(model, arrays, order, found)
+    check(graph)
+    notes = [*_version_notes(known.default, source_ir), *notes, *more]
+    return ReadResult(graph, known.default, source_ir, tuple(notes), digest.hexdigest(), size)
+
+
+def _parse(data: bytes, name: str) -> ModelProto:
+    """The message, or what the file is instead."""
+    other = sniff.not_onnx(data)
+    if other is not None:
+        ending = "" if other == "empty" else ", not an ONNX model"
+        raise EdgeqError("not-onnx", f"{name} is {other}{ending}", *sniff.hint(other))
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise EdgeqError(
+            "damaged-model",
+            f"{name} cannot be parsed as ONNX ({len(data):,} bytes): cut short, damaged, or "
+            "another format",
+            "fetch or export the file again and compare its size",
+        ) from None
+    if not model.HasField("graph") or not model.HasField("ir_version"):
+        raise EdgeqError("not-onnx", f"{name} has no graph in it: it is not an ONNX model")
+    return model
+
+
+def _check_structure(model: ModelProto, found: Findings) -> tuple[str, ...]:
+    """Names, order, tensors and attributes; raises when anything is broken."""
+    try:
+        notes = list(text.strip_comments(model))
+        dropped = interface.drop_constant_inputs(model)
+        structure = Structure(found)
+        structure.model(model)
+    except UnicodeDecodeError:
+        found.add("damaged-model", "a name in it is not text")
+        found.raise_any()
+    if any(slug in ("damaged-model", "invalid-model") for slug, _ in found.problems):
+        found.raise_any()
+    if dropped:
+        notes.append(f"initializers listed as inputs are constants: {listed(dropped)}")
+    if structure.reordered:
+        notes.append("nodes were not in topological order and are sorted")
+    return tuple(notes)
+
+
+def _load_external(model: ModelProto, path: Path) -> external_data.ExternalData:
+    """Every tensor that lies in another file, brought in through the containment check."""
+    outside = external_data.ExternalData(path.parent, path.name)
+    for tensor in tensors.tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensors.load_external(tensor, outside.read)
+    return outside
+
+
+def _check_support(
+    model: ModelProto, known: operators.Opsets, found: Findings
+) -> tuple[str, ...]:
+    """Operators, opsets, functions, types of inputs and outputs; only collects."""
+    operators.check(model, known, found)
+    functions.check(model, known, found)
+    interface.check(model, found)
+    notes = []
+    foreign = operators.foreign(model)
+    names = [f"{name} ({number})" for name, number in sorted(foreign.items())]
+    if names and not model.functions:
+        notes.append(f"operators outside the standard stay as they are, in float: {listed(names)}")
+    for node in model.graph.node:
+        if any(True for attribute in node.attribute for _ in tensors.bodies(attribute)):
+            notes.append(f"{label(node)}: its bodies pass through untouched")
+    if model.functions:
+        called = [f"{function.domain}::{function.name}" for function in model.functions]
+        notes.append(f"local functions are expanded: {listed(called)}")
+    return tuple(notes)
+
+
+def _convert(model: ModelProto, known: operators.Opsets, found: Findings) -> ModelProto:
+    """Functions expanded, opset raised, attributes and arity checked by onnx; no shapes yet."""
+    text.keep_foreign_value_info(model)
+    model = functions.inline(model, found)
+    model = opset.convert(model, known, found)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as failure:
+        found.add("invalid-model", one_line(failure))
+        found.raise_any()
+    return model
+
+
+def _version_notes(source_opset: int, source_ir: int) -> tuple[str, ...]:
+    notes = []
+    if source_opset != OPSET:
+        verb = "raised" if source_opset < OPSET else "lowered"
+        notes.append(f"opset {source_opset} {verb} to {OPSET}")
+    if source_ir != IR_VERSION:
+        verb = "raised" if source_ir < IR_VERSION else "lowered"
+        notes.append(f"IR version {source_ir} {verb} to {IR_VERSION}")
+    return tuple(notes)

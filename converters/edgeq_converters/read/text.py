@@ -1,0 +1,53 @@
+"""Drop what says nothing about the computation, and make sure that all text is text."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from onnx import ModelProto, TensorProto
+
+_COMMENTS = (
+    "doc_string",
+    "metadata_props",
+    "quantization_annotation",
+    "device_configurations",
+    "configuration",
+    "training_info",
+)
+
+
+def strip_comments(model: ModelProto) -> tuple[str, ...]:
+    """Clear doc strings, per-node metadata and training graphs; notes where that is a loss.
+
+    The model's own metadata stay. Raises UnicodeDecodeError where a name is not UTF-8: protobuf
+    decodes text only when it is looked at.
+    """
+    own = [(entry.key, entry.value) for entry in model.metadata_props]
+    notes = ("its training graphs are left out",) if len(model.training_info) else ()
+    _strip(model)
+    for key, value in own:
+        model.metadata_props.add(key=key, value=value)
+    return notes
+
+
+def _strip(message: Message) -> None:
+    fields = message.DESCRIPTOR.fields_by_name
+    for name in _COMMENTS:
+        if name in fields:
+            message.ClearField(name)
+    if isinstance(message, TensorProto):  # its data is not to be copied for a look
+        _ = message.name, [(entry.key, entry.value) for entry in message.external_data]
+        return
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for inner in value if field.is_repeated else (value,):
+            _strip(inner)
+
+
+def keep_foreign_value_info(model: ModelProto) -> None:
+    """Forget stored shapes of tensors, but for those only the file can know: inference redoes them."""
+    foreign = {name for node in model.graph.node if node.domain for name in node.output}
+    kept = [info.SerializeToString() for info in model.graph.value_info if info.name in foreign]
+    del model.graph.value_info[:]
+    for data in kept:
+        model.graph.value_info.add().ParseFromString(data)

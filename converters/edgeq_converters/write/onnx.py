@@ -1,0 +1,89 @@
+"""Write ONNX: float, or with `QuantizeLinear`/`DequantizeLinear` pairs that engines fuse (QDQ).
+
+Opset 21, IR 10. Nothing of the host, the time or the source file gets in: no doc strings, no
+metadata, no value_info; every initializer as little-endian raw data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir
+
+from edgeq.errors import EdgeqError
+from edgeq.ir import IR_VERSION, Graph
+from edgeq.quant.plan import QuantPlan
+from edgeq_converters.write import qdq, tensors
+
+LARGEST_FILE_BYTES = 2**31 - 1
+"""What protobuf can hold in one message."""
+
+
+def write(
+    graph: Graph,
+    plan: QuantPlan | None,
+    *,
+    activation_dtype: str = "uint8",
+    extra_outputs: Sequence[str] = (),
+) -> bytes:
+    """The bytes of an ONNX file; `plan` None writes the float graph.
+
+    `activation_dtype` "uint8" shifts the plan's activations by 128 (codes and zero point), "int8"
+    writes them as they are. A quantized tensor's dequantized value keeps the tensor's name, so
+    `extra_outputs` can ask for it; names that are inputs or outputs already are passed over. Graph
+    inputs and outputs keep name, order, shape and float type.
+
+    Raises EdgeqError: [plan-mismatch] where the plan is not one of this graph, [no-such-tensor]
+    for an extra output the file does not hold, [too-large] past 2 GB.
+    """
+    assert activation_dtype in ("uint8", "int8"), activation_dtype
+    lowered = qdq.lower(graph, plan, activation_dtype)
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="edgeq")
+    for domain, version in sorted(graph.model.opset_imports.items()):
+        model.opset_import.add(domain=domain, version=version)
+    proto = model.graph
+    proto.name = "main"
+    for value in graph.model.graph.inputs:
+        proto.input.append(_interface(value))
+    for value in graph.model.graph.outputs:
+        proto.output.append(_interface(value))
+    proto.node.extend(lowered.nodes)
+    _check_size(lowered.initializers)
+    proto.initializer.extend(lowered.initializers)
+    _add_outputs(graph, proto, extra_outputs)
+    return model.SerializeToString(deterministic=True)
+
+
+def _interface(value: onnx_ir.Value) -> onnx.ValueInfoProto:
+    """Name, type and shape alone."""
+    made = onnx_ir.to_proto(value)
+    assert isinstance(made, onnx.ValueInfoProto)
+    return onnx.ValueInfoProto(name=made.name, type=made.type)
+
+
+def _check_size(initializers: Sequence[onnx.TensorProto]) -> None:
+    size_bytes = sum(len(tensor.raw_data) for tensor in initializers)
+    if size_bytes > LARGEST_FILE_BYTES - 2**24:
+        raise EdgeqError(
+            "too-large", f"the weights are {size_bytes / 1e9:.1f} GB, and an ONNX file holds 2"
+        )
+
+
+def _add_outputs(graph: Graph, proto: onnx.GraphProto, names: Sequence[str]) -> None:
+    """List tensors as outputs too, float ones with their type, their shape left open."""
+    present = {value.name for value in (*proto.input, *proto.output)}
+    made = {name for node in proto.node for name in node.output}
+    for name in names:
+        if name in present:
+            continue
+        if name not in made:
+            raise EdgeqError("no-such-tensor", f"the artifact holds no tensor `{name}`")
+        present.add(name)
+        value = graph.value(name)
+        dtype = onnx_ir.DataType.FLOAT if value is None or value.dtype is None else value.dtype
+        output = proto.output.add(name=name)
+        output.type.tensor_type.elem_type = int(dtype)
+
+
+__all__ = ["tensors", "write"]

@@ -1,0 +1,291 @@
+"""`build` and `plan`: from a model file to a checked, packed artifact for one target."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.api import models
+from edgeq.api.progress import Stage
+from edgeq.api.samples import SEED, SYNTHETIC, Tap
+from edgeq.errors import EdgeqError
+from edgeq.report.events import Note, Progress, Warned, silent
+from edgeq.report.results import Artifact, Build, Planned
+
+if TYPE_CHECKING:
+    from edgeq.api.stages import Candidate, Evaluated, Work
+    from edgeq.config import BuildSettings
+    from edgeq.targets import Target
+
+ARTIFACT_NAME = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be built: the settings, and data and evaluation as given (a path or an object)."""
+
+    settings: BuildSettings
+    data: Any
+    evaluate: Any
+
+    @property
+    def has_data(self) -> bool:
+        return self.data is not None or self.settings.synthetic_data
+
+
+def build(request: Request, progress: Progress = silent) -> Build:
+    """Carry out `request`; the story goes to `progress`, the result is returned."""
+    from edgeq.api.stages import attempt
+
+    settings = request.settings
+    target = _target(settings)
+    rungs = _rungs(request)
+    for precision in rungs:
+        _require_writable(_out_path(settings, precision), settings)
+    work, evaluation = _prepare(request, target, progress)
+    _tell_assumptions(settings, rungs, work)
+    candidate = attempt(work, rungs[0], evaluation)
+    for precision in rungs[1:]:
+        if candidate.outcome == "built":
+            break
+        work.notes.append(f"{candidate.precision} did not pass its gate, so {precision} was built")
+        candidate = attempt(work, precision, evaluation)
+    return _finish(work, candidate, progress)
+
+
+def plan(request: Request, progress: Progress = silent) -> Planned:
+    """Make the plan `build` would carry out, with its numbers, and write nothing."""
+    from edgeq.api.stages import counts, left_in_float, quantize
+
+    target = _target(request.settings)
+    precision = _rungs(request)[0]
+    work, _ = _prepare(dataclasses.replace(request, evaluate=None), target, progress)
+    _tell_assumptions(request.settings, (precision,), work)
+    quantized = quantize(work) if precision == "int8" else None
+    _tell(work, (), progress)
+    return Planned(
+        model=work.prepared.summary(),
+        target=target.name,
+        precision=precision,
+        plan={} if quantized is None else quantized.plan.to_json(),
+        ops=counts(work, quantized),
+        left_in_float=left_in_float(quantized),
+        calibration=None if quantized is None else quantized.calibration,
+        warnings=(),
+        notes=tuple(work.notes),
+    )
+
+
+def _target(settings: BuildSettings) -> Target:
+    from edgeq import targets
+
+    if settings.target is None:
+        raise EdgeqError(
+            "usage",
+            "no target was given",
+            "name one: `--target rpi5`",
+            "list them: `edgeq targets`",
+        )
+    return targets.load(settings.target)
+
+
+def _rungs(request: Request) -> tuple[str, ...]:
+    """The precisions to try, in order; `auto` falls back to float where the gate fails."""
+    precision = request.settings.precision
+    if precision == "auto":
+        return ("int8", "fp32") if request.has_data else ("fp32",)
+    if precision == "int8" and not request.has_data:
+        raise EdgeqError(
+            "needs-data",
+            "static int8 needs calibration data, and none was given",
+            "give samples: `--data calib/` (folder, .npz, or `file.py:function`)",
+            "or see what it would do, uncalibrated: `--synthetic-data`",
+        )
+    return (precision,)
+
+
+def _model_path(settings: BuildSettings) -> Path:
+    if settings.model is None:
+        raise EdgeqError(
+            "usage", "no model was given", "name one: `edgeq build model.onnx --target rpi5`"
+        )
+    return Path(settings.model)
+
+
+def _out_path(settings: BuildSettings, precision: str) -> Path:
+    if settings.out is not None:
+        return Path(settings.out)
+    stem = _model_path(settings).stem
+    return Path(f"{stem}-{settings.target}-{precision}.edgeq")
+
+
+def _require_writable(out: Path, settings: BuildSettings) -> None:
+    """Tell before the work what would fail after it."""
+    if not out.parent.is_dir():
+        raise EdgeqError("no-such-folder", f"there is no folder `{out.parent}` to write into")
+    if out.is_dir() and not settings.force:
+        raise EdgeqError(
+            "output-exists",
+            f"the folder `{out}` exists",
+            "write elsewhere: `-o other.edgeq`",
+            "or replace it: `--force`",
+        )
+
+
+def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work, Evaluated | None]:
+    from edgeq.api.stages import Evaluated, Work
+    from edgeq.quality import open_evaluation, parse_gate
+
+    settings = request.settings
+    parse_gate(settings.gate)
+    stage = partial(_stage, progress)
+    prepared = _read(settings, stage)
+    tap = _open_data(request, prepared, progress)
+    work = Work(
+        settings=settings,
+        target=target,
+        prepared=prepared,
+        tap=tap,
+        calibrated=request.data is not None,
+        stage=stage,
+        notes=[*prepared.read.notes, *_pass_notes(prepared)],
+    )
+    if request.evaluate is None:
+        return work, None
+    evaluation = open_evaluation(
+        request.evaluate,
+        metric=settings.metric,
+        inputs=prepared.graph.inputs,
+        specs=input_specs(settings),
+    )
+    return work, Evaluated(work, evaluation)
+
+
+def _stage(progress: Progress, name: str) -> Stage:
+    return Stage(name, progress)
+
+
+def input_specs(settings: BuildSettings) -> dict[str, Any]:
+    """The `[input.NAME]` tables as the runtime's preprocessing."""
+    from edgeq_runtime.preprocess import InputSpec
+
+    return {name: InputSpec.from_table(name, table) for name, table in settings.input.items()}
+
+
+def _read(settings: BuildSettings, stage: Any) -> models.Prepared:
+    from edgeq.passes import run_all
+
+    path = _model_path(settings)
+    with stage("Read") as reading:
+        read = models.read_model(path, settings.shape)
+        source_bytes = models.write_model(read.graph)
+        models.probe(source_bytes)
+        parameters = _count_text(read.graph.parameter_count)
+        reading.done(path.name, f"opset {read.source_opset}, {parameters} parameters")
+    with stage("Optimized") as optimizing:
+        graph, reports = run_all(read.graph)
+        before, after = len(read.graph.nodes()), len(graph.nodes())
+        changes = ", ".join(f"{len(r.changed)} {r.name}" for r in reports if r.changed)
+        optimizing.done(f"{before} -> {after} nodes", changes or "nothing to change")
+    return models.Prepared(
+        name=path.name,
+        read=read,
+        graph=graph,
+        reports=reports,
+        source_bytes=source_bytes,
+        float_bytes=models.write_model(graph),
+    )
+
+
+def _count_text(count: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _pass_notes(prepared: models.Prepared) -> list[str]:
+    return [f"{report.name}: {change}" for report in prepared.reports for change in report.changed]
+
+
+def _open_data(request: Request, prepared: models.Prepared, progress: Progress) -> Tap:
+    from edgeq.data import open_source, synthetic
+
+    settings, inputs = request.settings, prepared.graph.inputs
+    if request.data is not None:
+        source = open_source(
+            request.data, inputs=inputs, specs=input_specs(settings), limit=settings.samples
+        )
+        name = _data_name(request.data, source.description)
+    else:
+        source = synthetic(inputs, settings.samples or SYNTHETIC, SEED)
+        name = source.description
+    return Tap(source, name, "Calibrated", progress)
+
+
+def _data_name(data: Any, description: str) -> str:
+    """What results call the data: a file's own name, never its folder, so that builds repeat."""
+    return Path(data).name if isinstance(data, str | Path) else description
+
+
+def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work) -> None:
+    if settings.precision == "auto":
+        because = (
+            "calibration data was given; fp32 if its gate fails"
+            if rungs[0] == "int8"
+            else "no calibration data was given"
+        )
+        work.notes.append(f"assumed precision {rungs[0]}: {because}")
+    if not work.calibrated and rungs[0] == "int8":
+        work.notes.append("calibration data is synthetic: every figure is not calibrated")
+
+
+def _tell(work: Work, warnings: Sequence[str], progress: Progress) -> None:
+    for note in work.notes:
+        progress(Note(note))
+    for warning in warnings:
+        progress(Warned(warning))
+
+
+def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
+    from edgeq.api.pack import pack
+
+    keep = candidate.outcome == "built" or not work.settings.strict
+    written = pack(work, candidate, _out_path(work.settings, candidate.precision)) if keep else None
+    work.notes.extend(work.tap.source.notes)
+    _tell(work, candidate.warnings, progress)
+    quantized = candidate.quantized
+    return Build(
+        bundle=None if written is None else str(written.path),
+        model=work.prepared.summary(),
+        target=work.target.name,
+        precision=candidate.precision,
+        outcome=candidate.outcome,
+        artifacts=(_artifact(candidate.artifact),),
+        size_bytes=len(candidate.artifact),
+        float_size_bytes=len(work.prepared.float_bytes),
+        optimized=tuple(
+            {"pass": r.name, "changed": list(r.changed), "refused": [list(x) for x in r.refused]}
+            for r in work.prepared.reports
+        ),
+        ops=candidate.ops,
+        left_in_float=candidate.left_in_float,
+        coverage=candidate.coverage,
+        calibration=None if quantized is None else quantized.calibration,
+        fidelity=candidate.fidelity,
+        metrics=tuple(quality.to_json() for quality in candidate.metrics),
+        gate=None if candidate.gate is None else candidate.gate.to_json(),
+        golden={} if written is None else written.golden,
+        warnings=candidate.warnings,
+        notes=tuple(work.notes),
+        digest=None if written is None else written.digest,
+    )
+
+
+def _artifact(model: bytes) -> Artifact:
+    return Artifact(ARTIFACT_NAME, "onnx", len(model), hashlib.sha256(model).hexdigest())

@@ -1,0 +1,110 @@
+"""`inspect` and `doctor`: looking at a file, looking at this machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.report.examination import count_ops, model_sections, tensor_document
+from edgeq.report.results import Doctor, Inspection
+
+if TYPE_CHECKING:
+    from edgeq.ir import Graph
+
+
+def inspect(file: str | Path, *, shape: Mapping[str, Sequence[int]]) -> Inspection:
+    """Describe a model or a bundle; reads and checks, runs nothing."""
+    from edgeq.api.use import is_bundle
+
+    path = Path(file)
+    return _inspect_bundle(path) if is_bundle(path) else _inspect_model(path, shape)
+
+
+def _inspect_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> Inspection:
+    from edgeq.api.models import read_model
+
+    read = read_model(path, shapes)
+    graph = read.graph
+    data: dict[str, Any] = {
+        "model": {
+            "name": path.name,
+            "opset": read.source_opset,
+            "size_bytes": read.size_bytes,
+            "parameters": graph.parameter_count,
+            "sha256": read.sha256,
+        },
+        "inputs": [tensor_document(info) for info in graph.inputs],
+        "outputs": [tensor_document(info) for info in graph.outputs],
+        "ops": count_ops([node.op_type for node in graph.nodes()]),
+        "weight_bytes": _weight_bytes(graph),
+    }
+    return Inspection(path.name, "model", model_sections(data), data, read.notes)
+
+
+def _weight_bytes(graph: Graph) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for value in graph.model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None:
+            dtype = tensor.dtype.name.lower()
+            sizes[dtype] = sizes.get(dtype, 0) + tensor.nbytes
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def doctor() -> Doctor:
+    """Check what edgeq needs here and what it can use."""
+    return Doctor((*_python_rows(), *_package_rows(), *_engine_rows(), *_host_rows()))
+
+
+def _python_rows() -> Iterator[tuple[str, str, str]]:
+    from edgeq import __version__
+
+    yield "edgeq", "ok", __version__
+    yield "python", "ok", f"{platform.python_version()} on {platform.system()}"
+
+
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "click", "rich")
+
+
+def _package_rows() -> Iterator[tuple[str, str, str]]:
+    for name in PACKAGES:
+        try:
+            yield name, "ok", metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "problem", f"not installed: pip install {name}"
+
+
+def _engine_rows() -> Iterator[tuple[str, str, str]]:
+    from edgeq.errors import EdgeqError
+    from edgeq_runtime import engines
+
+    try:
+        engine = engines.get("onnxruntime")
+        saturates = engine.saturates()
+    except EdgeqError as error:
+        yield "int8 kernels", "problem", error.message
+        return
+    if saturates:
+        yield (
+            "int8 kernels",
+            "ok",
+            "u8 x s8 products saturate on this CPU: edgeq checks with exact kernels, which are slower",
+        )
+    else:
+        yield "int8 kernels", "ok", "exact on this CPU"
+
+
+def _host_rows() -> Iterator[tuple[str, str, str]]:
+    from edgeq import targets
+    from edgeq.errors import EdgeqError
+    from edgeq_runtime import cpu
+
+    host = cpu.host()
+    yield "cpu", "ok", f"{host.model or 'unknown model'} ({host.architecture})"
+    try:
+        yield "target of this host", "ok", targets.for_host(host)
+    except EdgeqError as error:
+        yield "target of this host", "missing", error.message

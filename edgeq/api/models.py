@@ -1,0 +1,88 @@
+"""Float models as sessions: read, optimized, tried in a child process, then opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq import registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeq.ir import Graph
+    from edgeq.passes import PassReport
+    from edgeq_converters.read.onnx import ReadResult
+    from edgeq_runtime.engines.onnxruntime import Session
+
+ENGINE = "onnxruntime"
+PROBE_SECONDS = 60.0
+"""How long a user's model may take to load and run once on zeros in the child process."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model read, optimized and known to load: `source` is what the file said, `graph` the
+    optimized one, `source_bytes` and `float_bytes` their ONNX files."""
+
+    name: str
+    read: ReadResult
+    graph: Graph
+    reports: tuple[PassReport, ...]
+    source_bytes: bytes
+    float_bytes: bytes
+
+    @property
+    def source(self) -> Graph:
+        return self.read.graph
+
+    def summary(self) -> dict[str, Any]:
+        """What results and manifests say of the model: no path, so that builds repeat."""
+        return {
+            "name": self.name,
+            "sha256": self.read.sha256,
+            "size_bytes": self.read.size_bytes,
+            "opset": self.read.source_opset,
+            "parameters": self.source.parameter_count,
+        }
+
+
+def read_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> ReadResult:
+    """Read any model file edgeq knows; raises what the reader raises."""
+    reader = registry.resolve("readers", "onnx")
+    result: ReadResult = reader(path, shapes={k: tuple(v) for k, v in shapes.items()})
+    return result
+
+
+def write_model(graph: Graph, extra_outputs: Sequence[str] = ()) -> bytes:
+    """The float graph as an ONNX file, `extra_outputs` beside its own outputs."""
+    writer = registry.resolve("writers", "onnx")
+    written: bytes = writer(graph, None, extra_outputs=extra_outputs)
+    return written
+
+
+def probe(model: bytes) -> None:
+    """Load and run `model` once in a child, so that an engine's crash is an error and no more."""
+    from edgeq_runtime import isolate
+
+    isolate.probe(model, engine=ENGINE, timeout_s=PROBE_SECONDS)
+
+
+def open_exact(model: bytes) -> Session:
+    """A session whose integers are the same on every host, in little memory."""
+    from edgeq_runtime import engines
+
+    session: Session = engines.get(ENGINE).open_session(model, exact=True, low_memory=True)
+    return session
+
+
+class EngineExecutor:
+    """`edgeq.quant.executor.Executor` over a runtime session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
+        return self._session.run(dict(feeds))

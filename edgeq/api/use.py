@@ -1,0 +1,241 @@
+"""`run`, `evaluate` and `verify`: what is done with a bundle or a float model that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.api import models
+from edgeq.api.progress import Stage
+from edgeq.report.events import Note, Progress, StageProgress, Warned, silent
+from edgeq.report.results import Evaluation, Ran, Verified
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeq_runtime import TensorInfo
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle or a model, ready to run: exact kernels, on this host."""
+
+    name: str
+    inputs: Sequence[TensorInfo]
+    outputs: Sequence[TensorInfo]
+    specs: Mapping[str, Any]
+    labels: Sequence[str] | None
+    session: Any
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def engine(self) -> str:
+        return f"{self.session.engine} {self.session.version}"
+
+
+@contextmanager
+def opened(artifact: str | Path, input_tables: Mapping[str, Any] | None = None) -> Iterator[Opened]:
+    """Open a bundle, or any model edgeq reads, for exact runs; closed on leaving."""
+    path = Path(artifact)
+    value = _open_bundle(path) if is_bundle(path) else _open_model(path, input_tables or {})
+    try:
+        yield value
+    finally:
+        value.session.close()
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` is meant as a bundle: a folder, or a file that begins as a zip does."""
+    if path.is_dir():
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return path.suffix == ".edgeq"
+
+
+def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:
+    from edgeq_runtime.preprocess import InputSpec
+
+    read = models.read_model(path, {})
+    model = models.write_model(read.graph)
+    models.probe(model)
+    return Opened(
+        name=path.name,
+        inputs=read.graph.inputs,
+        outputs=read.graph.outputs,
+        specs={name: InputSpec.from_table(name, table) for name, table in tables.items()},
+        labels=None,
+        session=models.open_exact(model),
+        warnings=(),
+        notes=read.notes,
+    )
+
+
+def run(
+    artifact: str | Path,
+    *,
+    data: Any,
+    out: str | Path | None = None,
+    topk: int | None = None,
+    samples: int | None = None,
+    input: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Ran:
+    """Run every sample of `data`; save outputs to `out` (npz), summarise them, pick the best."""
+    from edgeq.data import open_source
+
+    with opened(artifact, input) as model:
+        source = open_source(data, inputs=model.inputs, specs=model.specs, limit=samples)
+        collected: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in model.outputs}
+        with Stage("Ran", progress) as stage:
+            count = 0
+            for sample in source:
+                for name, array in model.session.run(dict(sample)).items():
+                    collected[name].append(array)
+                count += 1
+                progress(StageProgress("Ran", count, source.count))
+            stage.done(f"{count} samples", model.name)
+        notes = (*model.notes, *source.notes)
+        _tell(progress, notes, model.warnings)
+        stacked = _stack(collected)
+        return Ran(
+            artifact=model.name,
+            samples=count,
+            outputs=tuple(_summary(name, array) for name, array in stacked.items()),
+            top=_best(stacked, topk, model.labels),
+            out=None if out is None else _save(Path(out), stacked),
+            engine=model.engine,
+            kernels=model.session.mode,
+            warnings=model.warnings,
+            notes=notes,
+        )
+
+
+def _stack(collected: Mapping[str, list[np.ndarray[Any, Any]]]) -> Arrays:
+    """One array a name: joined on the first axis; `name.0`, `name.1` ... where shapes differ."""
+    import numpy as np
+
+    stacked: Arrays = {}
+    for name, arrays in collected.items():
+        if not arrays:
+            continue
+        if len({array.shape[1:] for array in arrays}) == 1 and arrays[0].ndim:
+            stacked[name] = np.concatenate(arrays)
+        elif len({array.shape for array in arrays}) == 1:
+            stacked[name] = np.stack(arrays)
+        else:
+            stacked.update({f"{name}.{index}": array for index, array in enumerate(arrays)})
+    return stacked
+
+
+def _summary(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "name": name,
+        "dtype": array.dtype.name,
+        "shape": list(array.shape),
+        "minimum": None,
+        "maximum": None,
+        "mean": None,
+    }
+    if array.size and array.dtype.kind in "fiu":
+        summary["minimum"] = float(array.min())
+        summary["maximum"] = float(array.max())
+        summary["mean"] = float(array.mean(dtype="float64"))
+    return summary
+
+
+def _best(
+    stacked: Arrays, topk: int | None, labels: Sequence[str] | None
+) -> tuple[tuple[tuple[int, str | None, float], ...], ...]:
+    """The `topk` largest scores of the first output, per sample; () where none were asked."""
+    import numpy as np
+
+    from edgeq.errors import EdgeqError
+
+    if topk is None or not stacked:
+        return ()
+    name, scores = next(iter(stacked.items()))
+    if scores.ndim < 2 or scores.dtype.kind not in "fiu":
+        raise EdgeqError(
+            "data-mismatch",
+            f"--topk needs scores [samples, classes], output `{name}` is {list(scores.shape)}",
+        )
+    rows = scores.reshape(len(scores), -1)
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :topk]
+    return tuple(
+        tuple(
+            (int(i), labels[i] if labels and i < len(labels) else None, float(row[i])) for i in best
+        )
+        for row, best in zip(rows, order, strict=True)
+    )
+
+
+def _save(out: Path, arrays: Arrays) -> str:
+    """Write an npz beside its final name and rename it, so that no half file is left."""
+    import numpy as np
+
+    from edgeq.errors import EdgeqError
+
+    path = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    if path.is_dir() or not path.parent.is_dir():
+        raise EdgeqError("no-such-folder", f"`{path}` is not a file that can be written")
+    partial = path.with_name(f".{path.name}.edgeq-partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("xb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return str(path)
+
+
+def evaluate(
+    artifact: str | Path,
+    *,
+    evaluate: Any,
+    metric: str | None = None,
+    gate: str | Sequence[str] | None = None,
+    input: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure a bundle's (or a float model's) quality with exact kernels, and apply the gate."""
+    from edgeq.quality import check_gate, compare, open_evaluation, parse_gate
+
+    rules = parse_gate(gate or ())
+    with opened(artifact, input) as model:
+        evaluation = open_evaluation(
+            evaluate, metric=metric, inputs=model.inputs, specs=model.specs
+        )
+        with Stage("Evaluated", progress) as stage:
+            qualities = compare(None, evaluation.score(model.session.run))
+            n = qualities[0].n if qualities else None
+            stage.done(f"on {n} samples" if n else "by the function", model.name)
+        measured: dict[str, Any] = {quality.metric: quality for quality in qualities}
+        measured["size"] = _size_bytes(Path(artifact))
+        verdict = check_gate(rules, measured) if rules else None
+        _tell(progress, model.notes, model.warnings)
+        return Evaluation(
+            artifact=model.name,
+            metrics=tuple(quality.to_json() for quality in qualities),
+            gate=None if verdict is None else verdict.to_json(),
+            engine=model.engine,
+            kernels=model.session.mode,
+            warnings=model.warnings,
+            notes=model.notes,
+        )
+
+
+def _tell(progress: Progress, notes: Sequence[str], warnings: Sequence[str]) -> None:
+    for note in notes:
+        progress(Note(note))
+    for warning in warnings:
+        progress(Warned(warning))

@@ -1,0 +1,70 @@
+"""`edgeq eval`: the quality of a bundle or a model, with exact kernels, and a gate on it."""
+
+from __future__ import annotations
+
+import click
+
+from edgeq.cli.console import Console
+from edgeq.cli.lazy import Command, usage_error
+from edgeq.cli.options import config_option, option, resolve, story_options
+
+EXAMPLES = (
+    ("labels in an .npz", "edgeq eval model-rpi5-int8.edgeq --eval test.npz --metric top1"),
+    ("your own function, with a gate", 'edgeq eval model.onnx --eval eval.py:score --gate "score>=0.9"'),
+)
+
+
+@click.command("eval", cls=Command, examples=EXAMPLES)
+@click.argument("artifact", metavar="BUNDLE|MODEL")
+@option(
+    "--eval",
+    "evaluation",
+    section="Quality",
+    metavar="SRC",
+    help="Measure with SRC: .npz with labels `y`, or file.py:function",
+)
+@option(
+    "--metric",
+    section="Quality",
+    metavar="NAME",
+    help="Measure NAME on an .npz: top1, top5, mae, mse, ...",
+)
+@option(
+    "--gate",
+    section="Quality",
+    multiple=True,
+    metavar="RULES",
+    help="Exit 1 unless RULES hold, like 'top1>=0.7,size<5MB'; repeat for more",
+)
+@config_option("Quality")
+@story_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    artifact: str,
+    evaluation: str | None,
+    metric: str | None,
+    gate: tuple[str, ...],
+    config: str | None,
+) -> int:
+    """Measure the quality of a bundle or a model."""
+    settings = resolve({"eval": evaluation, "metric": metric, "gate": gate}, config).settings
+    if settings.eval is None:
+        raise usage_error("`edgeq eval` needs something to measure with", ctx, "give it: `--eval test.npz`")
+    from edgeq import api
+    from edgeq.cli import render
+    from edgeq.cli.story import Story
+
+    console = ctx.ensure_object(Console)
+    with Story(console) as story:
+        result = api.evaluate(
+            artifact,
+            evaluate=settings.eval,
+            metric=settings.metric,
+            gate=settings.gate,
+            input=settings.input,
+            progress=story,
+        )
+    story.rest(notes=result.notes, warnings=result.warnings)
+    return render.show(console, result, render.evaluation)

@@ -1,0 +1,303 @@
+"""The one renderer of results: what each command prints on stdout, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from edgeq.cli.console import Console
+from edgeq.cli.units import counted, decibels, factor, number, shell_word, size, table
+from edgeq.report.results import (
+    Build,
+    Doctor,
+    Evaluation,
+    Fidelity,
+    Inspection,
+    LeftInFloat,
+    Planned,
+    Ran,
+    Verified,
+)
+
+SHOWN_GROUPS = 8
+SHOWN_LAYERS = 3
+
+
+class Result(Protocol):
+    """What every verb returns."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+
+
+def show(
+    console: Console, result: AnyResult, text: Callable[[Console, AnyResult], Iterable[str]]
+) -> int:
+    """Print `result` as its JSON document or as `text`; returns the exit code it stands for."""
+    if console.json:
+        console.document(result.to_json())
+    else:
+        console.result(text(console, result))
+    return int(getattr(result, "exit_code", 0))
+
+
+def build(console: Console, result: Build, next_line: str) -> Iterator[str]:
+    """The figures beside float's, what runs how, how close it is, and where it was written."""
+    figures = [*_size_rows(result), *_metric_rows(result.metrics, result.precision)]
+    yield from table(figures)
+    if not result.metrics:
+        yield _row("quality", "not measured: no --eval was given")
+    yield _row("latency", f"not measured on {result.target}")
+    yield from _gate_lines(console, result.gate)
+    if result.outcome == "garbage":
+        yield _row("gate", f"{console.paint('failed', 'red')}: an output is not the float model's")
+    yield ""
+    yield from _operator_lines(console, result.ops, result.left_in_float)
+    yield from _coverage_lines(console, result.coverage)
+    yield from _fidelity_lines(console, result.fidelity)
+    yield ""
+    yield _row("bundle", result.bundle or "not written: the gate failed, and --strict was given")
+    yield ""
+    yield _next(console, next_line)
+
+
+def plan(console: Console, result: Planned, next_line: str) -> Iterator[str]:
+    """What would run in which precision and why; with -v every operator and tensor."""
+    yield _row("model", f"{result.model['name']}, {result.precision} for {result.target}")
+    if result.calibration is not None:
+        yield _row("ranges", _calibration(result.calibration))
+    yield from _operator_lines(console, result.ops, result.left_in_float)
+    tensors: Mapping[str, Any] = result.plan.get("tensors", {})
+    if tensors:
+        kinds = _count(encoding["dtype"] for encoding in tensors.values())
+        yield _row("tensors", ", ".join(f"{count} {dtype}" for dtype, count in kinds.items()))
+    if console.verbose:
+        yield from _plan_details(result.plan)
+    yield _row("bundle", "not written: --plan-only")
+    yield ""
+    yield _next(console, next_line)
+
+
+def evaluation(console: Console, result: Evaluation, next_line: str) -> Iterator[str]:
+    """Each metric with its samples and interval, the gate, and what computed them."""
+    yield from table(_metric_rows(result.metrics, "value"))
+    yield from _gate_lines(console, result.gate)
+    yield _row("engine", f"{result.engine} on this host, {_kernels(result.kernels)}")
+    yield ""
+    yield _next(console, next_line)
+
+
+def run(console: Console, result: Ran, next_line: str) -> Iterator[str]:
+    """A summary of each output, the best classes where asked, and the file written."""
+    rows = [("OUTPUT", "TYPE", "MINIMUM", "MEAN", "MAXIMUM")]
+    for output in result.outputs:
+        figures = (output["minimum"], output["mean"], output["maximum"])
+        kind = f"{output['dtype']} {_shape(output['shape'])}"
+        rows.append((output["name"], kind, *("-" if f is None else number(f) for f in figures)))
+    yield from table(rows)
+    if result.top:
+        yield ""
+        yield from table([("SAMPLE", "BEST"), *_top_rows(result)])
+    yield ""
+    yield _row("samples", str(result.samples))
+    yield _row("engine", f"{result.engine} on this host, {_kernels(result.kernels)}")
+    if result.out is not None:
+        yield _row("saved", result.out)
+    yield ""
+    yield _next(console, next_line)
+
+
+def inspection(console: Console, result: Inspection, next_line: str) -> Iterator[str]:
+    """The sections of a file, each a title and its rows."""
+    for title, rows in result.sections:
+        yield console.paint(title, "bold")
+        yield from table([(label, value) for label, value in rows], indent="  ", gap=2)
+        yield ""
+    yield _next(console, next_line)
+
+
+def verified(console: Console, result: Verified, next_line: str) -> Iterator[str]:
+    """Whether the bundle is whole and computes here what it computed when it was built."""
+    word = console.paint("passed", "green") if result.passed else console.paint("failed", "red")
+    yield _row("verified", f"{result.bundle}: {word}")
+    yield _row("bytes", f"every digest holds, bundle {result.digest}")
+    for line in table([_verified_row(output) for output in result.outputs]):
+        yield _row("output", line)
+    yield _row("vectors", f"{result.vectors} golden")
+    yield _row("engine", f"{result.engine} on {result.host}, {_kernels(result.kernels)}")
+    yield ""
+    yield _next(console, next_line)
+
+
+def doctor(console: Console, result: Doctor, next_line: str) -> Iterator[str]:
+    """One line a check; the status in its colour."""
+    colours = {"ok": "green", "missing": "yellow", "problem": "red"}
+    width = max(len(status) for status in colours)
+    rows = [(check, detail) for check, _, detail in result.rows]
+    for line, (_, status, _) in zip(table(rows, gap=2), result.rows, strict=True):
+        yield f"{console.paint(status.ljust(width), colours[status])}  {line}"
+    yield ""
+    yield _next(console, next_line)
+
+
+def config(document: Mapping[str, Any]) -> list[str]:
+    """Every setting with its value, as edgeq.toml would write it, and its origin."""
+    rows = [("SETTING", "VALUE", "FROM")]
+    rows += [(row["name"], _toml(row["value"]), row["origin"]) for row in document["settings"]]
+    return table(rows)
+
+
+# -- the parts ------------------------------------------------------------------------------------
+
+_LABEL = 13
+
+
+def _row(label: str, text: str) -> str:
+    return f"{label:<{_LABEL}}{text}".rstrip()
+
+
+def _next(console: Console, line: str) -> str:
+    return f"{console.paint('next:', 'cyan')} {line}"
+
+
+def _size_rows(result: Build) -> list[tuple[str, ...]]:
+    label = "size".ljust(_LABEL - 3)
+    before, after = result.float_size_bytes, result.size_bytes
+    if result.precision == "fp32":
+        return [("", "fp32"), (label, size(after))]
+    head = ("", "fp32", result.precision, "change")
+    return [head, (label, size(before), size(after), factor(before, after))]
+
+
+def _operator_lines(
+    console: Console, ops: Mapping[str, Mapping[str, int]], left: Sequence[LeftInFloat]
+) -> Iterator[str]:
+    """Operators per precision; those left in float grouped by reason, or each of them with -v."""
+    for precision, counts in ops.items():
+        if counts and not (precision == "float32" and left):
+            yield _row(precision, _counts(counts))
+    if not left:
+        return
+    total = sum(ops.get("float32", {}).values()) or len(left)
+    yield _row("float32", f"{counted(total, 'operator')} left in float:")
+    if console.verbose:
+        rows = [(f"{op.op_type} {op.node}", op.reason) for op in left]
+    else:
+        rows = [(f"{n} {op_type}", reason) for (op_type, reason), n in _group(left).items()]
+    hidden = len(rows) - SHOWN_GROUPS
+    if hidden > 0 and not console.verbose:
+        rows = [*rows[:SHOWN_GROUPS], (f"and {hidden} more kinds", "all with -v")]
+    yield from table(rows, indent=" " * _LABEL, gap=2)
+
+
+def _group(left: Sequence[LeftInFloat]) -> dict[tuple[str, str], int]:
+    groups: dict[tuple[str, str], int] = {}
+    for op in left:
+        key = (op.op_type, op.reason)
+        groups[key] = groups.get(key, 0) + 1
+    return groups
+
+
+def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the engine made of it: counted in the optimized model that it saves itself."""
+    if coverage is None:
+        return
+    parts = [f"{_counts(coverage[p])} in {p}" for p in ("int8", "float32") if coverage[p]]
+    where = f"{coverage['engine']} on {coverage['on']}"
+    yield _row("runs", f"{'; '.join(parts) or 'nothing'} ({where})")
+    if console.verbose:
+        yield from (_row("", line) for line in coverage["lines"])
+
+
+def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:
+    """How far each output and the worst layers are from float; signal to noise, in dB."""
+    on = f"on {counted(fidelity.samples, 'sample')} of {fidelity.source}"
+    for error in fidelity.outputs:
+        yield _row("output", f"{error.name}: SQNR {decibels(error.sqnr_db)} {on}")
+    worst = fidelity.worst if console.verbose else fidelity.worst[:SHOWN_LAYERS]
+    rows = [(error.name, f"SQNR {decibels(error.sqnr_db)}") for error in worst]
+    for place, line in enumerate(table(rows, gap=2)):
+        yield _row("" if place else "worst", line)
+
+
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    origin = "" if calibration["calibrated"] else ", not calibrated"
+    samples = counted(calibration["samples"], "sample")
+    return f"{calibration['method']} over {samples} of {calibration['source']}{origin}"
+
+
+def _plan_details(document: Mapping[str, Any]) -> Iterator[str]:
+    ops = [(op["op_type"], op["node"], op["precision"], _why(op)) for op in document.get("ops", ())]
+    if ops:
+        yield ""
+        yield from table([("OPERATOR", "NODE", "PRECISION", "WHY"), *ops])
+    tensors = [
+        (name, encoding["dtype"], _scales(encoding), encoding["origin"])
+        for name, encoding in document.get("tensors", {}).items()
+    ]
+    if tensors:
+        yield ""
+        yield from table([("TENSOR", "TYPE", "SCALE", "RANGE FROM"), *tensors])
+    yield ""
+
+
+def _why(op: Mapping[str, Any]) -> str:
+    fused = f"fused into {op['fused_into']}" if op["fused_into"] else ""
+    return "; ".join(text for text in (fused, op["reason"]) if text)
+
+
+def _scales(encoding: Mapping[str, Any]) -> str:
+    scales = encoding["scale"]
+    if len(scales) == 1:
+        return f"{number(scales[0])}, zero point {encoding['zero_point']}"
+    low, high = number(min(scales)), number(max(scales))
+    return f"{low} to {high}, {len(scales)} on axis {encoding['axis']}"
+
+
+def _top_rows(result: Ran) -> list[tuple[str, str]]:
+    rows = []
+    for sample, best in enumerate(result.top):
+        texts = [f"{label or index} ({number(score)})" for index, label, score in best]
+        rows.append((str(sample), ", ".join(texts)))
+    return rows
+
+
+def _count(words: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in words:
+        counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"[{', '.join(str(each) for each in shape)}]"
+
+
+def _kernels(mode: str) -> str:
+    """What a session's mode means for the numbers it computes."""
+    return {
+        "default": "its usual kernels",
+        "exact": "exact kernels",
+        "exact-unoptimized": "exact kernels, unoptimized",
+    }.get(mode, mode)
+
+
+def _toml(value: Any) -> str:
+    """A setting's value as edgeq.toml writes it; `-` where there is none."""
+    if value is None or value in ({}, []):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    return str(value)

@@ -1,0 +1,7 @@
+"""Sources of samples: npz, npy, folders, functions and arrays, checked against a model's inputs."""
+
+from edgeq.data.functions import open_function
+from edgeq.data.sources import Feed, Source, open_source
+from edgeq.data.synthetic import synthetic
+
+__all__ = ["Feed", "Source", "open_function", "open_source", "synthetic"]

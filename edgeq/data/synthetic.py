@@ -1,0 +1,106 @@
+"""Made-up samples for a build without data: seeded, the same on every machine, never trusted.
+
+Numbers come from splitmix64 as a counter (Steele, Lea and Flood, 2014), so they depend on the
+seed, the input's place and the element's place alone, and on no library's generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.data.sources import Feed, Source, Tally
+from edgeq.errors import EdgeqError
+from edgeq_runtime.tensors import TensorInfo
+
+MAX_ELEMENTS = 1 << 28
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source:
+    """`count` feeds of made-up values: floats of mean 0 and deviation 1, within +-3.5.
+
+    8-bit integers take their whole range; wider ones, booleans and strings are 0 or 1, which is
+    safe as a token, a mask or an index. A leading axis of no fixed size is 1; any other axis of no
+    fixed size is `[needs-shape]`.
+    """
+    shapes = [_shape(info) for info in inputs]
+
+    def make(tally: Tally) -> Iterator[Feed]:
+        for index in range(count):
+            yield {
+                info.name: _values(info, shape, (seed, index, place))
+                for place, (info, shape) in enumerate(zip(inputs, shapes, strict=True))
+            }
+
+    return Source(f"{count} synthetic samples (seed {seed})", count, (), make)
+
+
+def _shape(info: TensorInfo) -> tuple[int, ...]:
+    sizes: list[int] = []
+    for axis, size in enumerate(info.shape):
+        if isinstance(size, int):
+            sizes.append(size)
+        elif axis == 0:
+            sizes.append(1)
+        else:
+            dims = "x".join(str(s) if isinstance(s, int) else "1" for s in info.shape)
+            raise EdgeqError(
+                "needs-shape",
+                f"input `{info.name}` is {info.describe()}, and made-up data needs a size for axis {axis}",
+                f"--shape {info.name}={dims}",
+            )
+    if prod(sizes) > MAX_ELEMENTS:
+        raise EdgeqError(
+            "needs-shape", f"input `{info.name}` is {info.describe()}: too large to make up"
+        )
+    return tuple(sizes)
+
+
+def _values(info: TensorInfo, shape: tuple[int, ...], key: tuple[int, int, int]) -> NDArray[Any]:
+    size = prod(shape)
+    if info.dtype in ("float16", "float32", "float64"):
+        # Four uniforms: variance 4/12, so sqrt(3) brings the sum about its mean to variance 1.
+        total = sum(_uniform(size, key, lane) for lane in range(4))
+        values = (np.asarray(total) - 2.0) * np.sqrt(3.0)
+        return values.reshape(shape).astype(info.dtype)
+    bits = _bits(size, key, 0)
+    if info.dtype in ("uint8", "int8"):
+        return (bits >> np.uint64(56)).astype(np.uint8).view(info.dtype).reshape(shape)
+    ones = (bits >> np.uint64(63)).reshape(shape)
+    if info.dtype == "object":
+        return ones.astype(str).astype(object)
+    if info.dtype == "bool" or np.dtype(_known(info)).kind in "iu":
+        return ones.astype(info.dtype)
+    raise EdgeqError("bad-data", f"input `{info.name}` is {info.dtype}, which numpy cannot make up")
+
+
+def _known(info: TensorInfo) -> str:
+    try:
+        np.dtype(info.dtype)
+    except TypeError:
+        return "float32"
+    return info.dtype
+
+
+def _uniform(size: int, key: tuple[int, int, int], lane: int) -> NDArray[np.float64]:
+    """Uniform in [0, 1), 53 bits."""
+    return (_bits(size, key, lane) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _bits(size: int, key: tuple[int, int, int], lane: int) -> NDArray[np.uint64]:
+    """64 random bits an element: splitmix64 of a counter that starts where (key, lane) says."""
+    start = np.zeros(1, np.uint64)
+    for part in (*key, lane):
+        start = _mix(start + np.uint64(part % 2**64) + _GOLDEN)
+    return _mix(start + np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN)
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

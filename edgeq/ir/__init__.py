@@ -1,0 +1,39 @@
+"""The float graph every other part works on, the questions one may ask of it, and its rules."""
+
+from edgeq.ir.graph import IR_VERSION, OPSET, Graph
+from edgeq.ir.query import (
+    attribute,
+    captured,
+    constant,
+    constants_inside,
+    consumers,
+    dtype_of,
+    is_captured,
+    is_graph_output,
+    producer,
+    scalar,
+    sole_consumer,
+    static_shape,
+    subgraphs,
+)
+from edgeq.ir.validity import check
+
+__all__ = [
+    "IR_VERSION",
+    "OPSET",
+    "Graph",
+    "attribute",
+    "captured",
+    "check",
+    "constant",
+    "constants_inside",
+    "consumers",
+    "dtype_of",
+    "is_captured",
+    "is_graph_output",
+    "producer",
+    "scalar",
+    "sole_consumer",
+    "static_shape",
+    "subgraphs",
+]

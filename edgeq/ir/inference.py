@@ -1,0 +1,82 @@
+"""Shapes and types of every top-level tensor, inferred by onnx on a copy without the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir
+
+if TYPE_CHECKING:
+    from onnx import TypeProto
+
+SMALL_BYTES = 4096
+"""Constants up to this size stay in the copy: they may be the axes or shapes that inference needs."""
+
+
+class InferenceFailure(ValueError):
+    """onnx finds the shapes or types of the model contradictory; says where."""
+
+
+def infer(model: onnx_ir.Model) -> None:
+    """Set shape and type of every top-level node output; what cannot be known stays unset.
+
+    Outputs of operators outside the default domain, and graph outputs whose rank onnx cannot
+    know, keep what they had. Sizes are strict: contradictions raise `InferenceFailure`.
+    """
+    import onnx
+
+    light = onnx_ir.serde.serialize_model(_without_weights(model))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            light, check_type=True, strict_mode=True, data_prop=True
+        )
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as failure:
+        raise InferenceFailure(str(failure)) from failure
+    types = {info.name: info.type for info in inferred.graph.value_info}
+    types |= {info.name: info.type for info in inferred.graph.output}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in types:
+                _apply(value, types[value.name])
+
+
+def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A clone in which large initializers are typed inputs and nothing that follows has a shape."""
+    light = model.clone()
+    graph = light.graph
+    for name, value in tuple(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > SMALL_BYTES:
+            del graph.initializers[name]
+            value.const_value = None
+            graph.inputs.append(value)
+    for node in graph:
+        for value in node.outputs:
+            if node.domain == "":
+                value.shape = None
+                if not value.is_graph_output():
+                    value.type = None
+    return light
+
+
+def _apply(value: onnx_ir.Value, proto: TypeProto) -> None:
+    found = onnx_ir.serde.deserialize_type_proto_for_type(proto)
+    shape = onnx_ir.serde.deserialize_type_proto_for_shape(proto)
+    if found is not None:
+        value.type = found
+    if shape is not None:
+        value.shape = onnx_ir.Shape([_dimension(size) for size in shape])
+    elif not value.is_graph_output() and _in_standard(value):
+        value.shape = None
+
+
+def _in_standard(value: onnx_ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.domain == ""
+
+
+def _dimension(size: int | onnx_ir.SymbolicDimProtocol) -> int | str | None:
+    """A symbol that inference made up (`unk__0`) carries no meaning beyond its run."""
+    if isinstance(size, int):
+        return size
+    return None if size.value is None or size.value.startswith("unk__") else size.value

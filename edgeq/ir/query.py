@@ -1,0 +1,110 @@
+"""Questions about nodes and tensors that passes, quant and writers share.
+
+A tensor that a body of If, Loop or Scan captures has the node inside the body among its consumers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+
+def constant(value: onnx_ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """The array of an initializer or of a Constant node's output, else None. Never write to it."""
+    if value is None:
+        return None
+    tensor = value.const_value
+    if tensor is None:
+        tensor = _constant_node_tensor(value.producer())
+    return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def _constant_node_tensor(node: onnx_ir.Node | None) -> onnx_ir.TensorProtocol | None:
+    if node is None or node.op_type != "Constant" or node.domain != "":
+        return None
+    if len(node.attributes) != 1 or "sparse_value" in node.attributes:
+        return None
+    return onnx_ir.convenience.get_const_tensor(node.outputs[0])
+
+
+def scalar(value: onnx_ir.Value | None) -> float | None:
+    """The number a constant of exactly one element holds, else None."""
+    array = constant(value)
+    if array is None or array.size != 1 or array.dtype.kind not in "fiub":
+        return None
+    return float(array.reshape(()))
+
+
+def producer(value: onnx_ir.Value | None) -> onnx_ir.Node | None:
+    """The node that computes `value`; None for inputs and initializers."""
+    return None if value is None else value.producer()
+
+
+def consumers(value: onnx_ir.Value) -> tuple[onnx_ir.Node, ...]:
+    """Every node that reads `value`, each once, those inside bodies included."""
+    return tuple(value.consumers())
+
+
+def sole_consumer(value: onnx_ir.Value) -> onnx_ir.Node | None:
+    """The one node that reads `value`, if nothing else does: no output, no body, no second use."""
+    if value.is_graph_output() or len(value.uses()) != 1 or is_captured(value):
+        return None
+    return value.consumers()[0]
+
+
+def is_graph_output(value: onnx_ir.Value) -> bool:
+    """Whether a caller of the model (or of the body `value` lives in) sees this tensor."""
+    return value.is_graph_output()
+
+
+def is_captured(value: onnx_ir.Value) -> bool:
+    """Whether a node inside a body reads `value`, which lives outside that body."""
+    home = value.graph
+    return any(node.graph is not home for node in value.consumers())
+
+
+def captured(value: onnx_ir.Value) -> tuple[onnx_ir.Node, ...]:
+    """The nodes inside bodies that read `value` from outside."""
+    return tuple(node for node in value.consumers() if node.graph is not value.graph)
+
+
+def subgraphs(node: onnx_ir.Node) -> tuple[onnx_ir.Graph, ...]:
+    """The bodies of `node` itself, not those nested in them."""
+    graphs: list[onnx_ir.Graph] = []
+    for attr in node.attributes.values():
+        if attr.type == onnx_ir.AttributeType.GRAPH:
+            graphs.append(attr.as_graph())
+        elif attr.type == onnx_ir.AttributeType.GRAPHS:
+            graphs.extend(attr.as_graphs())
+    return tuple(graphs)
+
+
+def constants_inside(graph: onnx_ir.Graph) -> tuple[onnx_ir.Value, ...]:
+    """The initializers of a body and of those nested in it."""
+    inside = (graph, *graph.subgraphs())
+    return tuple(value for body in inside for value in body.initializers.values())
+
+
+def attribute(node: onnx_ir.Node, name: str, default: Any) -> Any:
+    """The Python value of an attribute, or `default` where the node does not give it."""
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.value
+
+
+def static_shape(value: onnx_ir.Value | None) -> tuple[int, ...] | None:
+    """The shape as integers, or None as soon as one of them is not known."""
+    if value is None or value.shape is None:
+        return None
+    sizes = [size for size in value.shape if isinstance(size, int)]
+    return tuple(sizes) if len(sizes) == len(value.shape) else None
+
+
+def dtype_of(value: onnx_ir.Value) -> str:
+    """numpy's name of the element type; "object" for strings, "" where it is not known."""
+    if value.dtype is None or value.dtype == onnx_ir.DataType.UNDEFINED:
+        return ""
+    if value.dtype == onnx_ir.DataType.STRING:
+        return "object"
+    return str(value.dtype.numpy())

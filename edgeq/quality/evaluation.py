@@ -1,0 +1,302 @@
+"""`--eval` of either form: an .npz with inputs and `y`, or the user's `function(run)`.
+
+The same evaluation scores the float model and the artifact, sample by sample, so that the two are
+paired and their difference has an interval of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.data.functions import calling, is_function_spec, open_function, place_of
+from edgeq.data.npy import StoredRows, open_npz
+from edgeq.data.sources import Source, Specs, open_source
+from edgeq.errors import EdgeqError, did_you_mean
+from edgeq.quality.intervals import Interval, paired_bootstrap, wilson
+from edgeq.quality.metrics import METRICS, Metric, Quality
+from edgeq_runtime.tensors import TensorInfo
+
+Run = Callable[[dict[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+EvalSpec = str | Path | Mapping[str, NDArray[Any]] | Callable[[Run], Any]
+LABELS = "y"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one run of an evaluation gave: a value a metric, and per-sample scores where there are."""
+
+    metric: str
+    value: float
+    samples: NDArray[np.float64] | None
+    is_rate: bool
+    lower_is_better: bool
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the value: Wilson for rates, a bootstrap for other means."""
+        if self.samples is None or len(self.samples) < 2:
+            return None
+        if self.is_rate:
+            return wilson(float(self.samples.sum()), len(self.samples))
+        low, high = paired_bootstrap(self.samples - self.value)
+        return self.value + low, self.value + high
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An opened evaluation: `score(run)` may be called for the float model and for artifacts.
+
+    `metrics` are the names it will give, None where only the user's function knows.
+    """
+
+    description: str
+    metrics: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    score: Callable[[Run], tuple[Scores, ...]]
+
+
+def open_evaluation(
+    spec: EvalSpec,
+    *,
+    metric: str | None = None,
+    inputs: Sequence[TensorInfo],
+    specs: Specs | None = None,
+) -> Evaluation:
+    """Open `--eval`: an .npz or a dict with the inputs and `y` (then `metric` says how to compare
+    them), `file.py:function`, or a function. A function is called as `function(run)`, where
+    `run({name: array})` gives `{name: array}`, and returns a float, `{metric: float}` or an array of
+    scores, one a sample; larger is better unless it has `lower_is_better = True`.
+    """
+    if isinstance(spec, str | Path) and is_function_spec(str(spec)):
+        return _of_function(open_function(str(spec)), str(spec), metric)
+    if isinstance(spec, str | Path):
+        return _of_npz(Path(spec), metric, inputs, specs or {})
+    if isinstance(spec, Mapping):
+        labels = np.asarray(spec[LABELS]) if LABELS in spec else None
+        return _of_arrays(spec, labels, "the arrays given", metric, inputs, specs or {})
+    if callable(spec):
+        return _of_function(spec, place_of(spec), metric)
+    raise EdgeqError(
+        "bad-eval", f"an evaluation is a path, arrays or a function, not {type(spec).__name__}"
+    )
+
+
+def compare(reference: Sequence[Scores] | None, artifact: Sequence[Scores]) -> tuple[Quality, ...]:
+    """The artifact's scores beside the float model's, paired by metric and sample.
+
+    Scores that do not pair up (another metric, another number of samples) are `[bad-eval]`.
+    """
+    if reference is None:
+        return tuple(_quality(scores, None) for scores in artifact)
+    named = {scores.metric: scores for scores in reference}
+    if set(named) != {scores.metric for scores in artifact}:
+        raise EdgeqError(
+            "bad-eval",
+            f"the evaluation gave {_names(reference)} for the float model and {_names(artifact)}"
+            " for the artifact",
+        )
+    return tuple(_quality(scores, named[scores.metric]) for scores in artifact)
+
+
+def _names(scores: Sequence[Scores]) -> str:
+    return ", ".join(f"`{item.metric}`" for item in scores)
+
+
+def _quality(scores: Scores, reference: Scores | None) -> Quality:
+    n = None if scores.samples is None else len(scores.samples)
+    return Quality(
+        metric=scores.metric,
+        value=scores.value,
+        baseline=None if reference is None else reference.value,
+        n=n,
+        interval=scores.interval,
+        difference_interval=None if reference is None else _difference(reference, scores),
+        lower_is_better=scores.lower_is_better,
+        unit="fraction" if scores.is_rate else None,
+    )
+
+
+def _difference(reference: Scores, artifact: Scores) -> Interval | None:
+    have, want = artifact.samples, reference.samples
+    if have is None or want is None:
+        return None
+    if len(have) != len(want):
+        raise EdgeqError(
+            "bad-eval",
+            f"`{artifact.metric}` has {len(want)} scores for the float model and {len(have)} for the"
+            " artifact: they do not pair up",
+        )
+    if len(have) < 2:
+        return None
+    both_rates = artifact.is_rate and reference.is_rate
+    return paired_bootstrap(have - want, bound=1.0 if both_rates else None)
+
+
+# -- an .npz with labels ------------------------------------------------------------------------
+
+
+def _of_npz(
+    path: Path, metric: str | None, inputs: Sequence[TensorInfo], specs: Specs
+) -> Evaluation:
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        problem = "is neither an .npz nor file.py:function" if path.exists() else "does not exist"
+        raise EdgeqError(
+            "bad-eval", f"{path} {problem}", "--eval eval.npz --metric top1", "--eval eval.py:top1"
+        )
+    arrays = open_npz(path)
+    labels: StoredRows | None = arrays.get(LABELS)
+    return _of_arrays(
+        str(path), None if labels is None else labels.whole(), str(path), metric, inputs, specs
+    )
+
+
+def _of_arrays(
+    spec: str | Mapping[str, NDArray[Any]],
+    labels: NDArray[Any] | None,
+    where: str,
+    metric: str | None,
+    inputs: Sequence[TensorInfo],
+    specs: Specs,
+) -> Evaluation:
+    if any(info.name == LABELS for info in inputs):
+        raise EdgeqError(
+            "bad-eval",
+            f"the model has an input `{LABELS}`, which {where} needs for labels",
+            "--eval eval.py:function",
+        )
+    if labels is None:
+        raise EdgeqError("bad-eval", f"{where} has no array `{LABELS}` with the labels")
+    row = _metric(metric, where)
+    source = open_source(spec, inputs=inputs, specs=specs, unused=(LABELS,))
+    samples = _sample_count(spec, inputs, source, labels, where)
+
+    def score(run: Run) -> tuple[Scores, ...]:
+        values = np.array(_score_all(source, labels, row, run, where), np.float64)
+        assert len(values) == samples
+        return (Scores(row.name, float(values.mean()), values, row.is_rate, row.lower_is_better),)
+
+    return Evaluation(f"{where}, {samples} samples", (row.name,), source.notes, score)
+
+
+def _metric(metric: str | None, where: str) -> Metric:
+    if metric is None:
+        raise EdgeqError(
+            "needs-metric",
+            f"{where} needs a metric",
+            "--metric top1",
+            "one of: " + ", ".join(METRICS),
+        )
+    if metric not in METRICS:
+        raise EdgeqError(
+            "unknown-metric", f"there is no metric `{metric}`", *did_you_mean(metric, METRICS)
+        )
+    return METRICS[metric]
+
+
+def _sample_count(
+    spec: str | Mapping[str, NDArray[Any]],
+    inputs: Sequence[TensorInfo],
+    source: Source,
+    labels: NDArray[Any],
+    where: str,
+) -> int:
+    """The samples that are scored: as many as there are labels, less what does not fill a batch."""
+    if labels.ndim == 0:
+        raise EdgeqError("bad-eval", f"{where}: `{LABELS}` is one number, not one label a sample")
+    arrays = open_npz(Path(spec)) if isinstance(spec, str) else spec
+    first = arrays.get(inputs[0].name) if len(arrays) > 2 or inputs[0].name in arrays else None
+    if first is None:
+        first = next(array for name, array in arrays.items() if name != LABELS)
+    if first.shape[0] != labels.shape[0]:
+        raise EdgeqError(
+            "bad-eval",
+            f"{where} has {first.shape[0]} samples and {labels.shape[0]} labels in `{LABELS}`",
+        )
+    assert source.count is not None
+    return source.count * (labels.shape[0] // source.count)
+
+
+def _score_all(
+    source: Source, labels: NDArray[Any], metric: Metric, run: Run, where: str
+) -> list[float]:
+    scores: list[float] = []
+    assert source.count is not None
+    group = labels.shape[0] // source.count
+    for index, feed in enumerate(source):
+        outputs = run(feed)
+        output = next(iter(outputs.values()))
+        for lane in range(group):
+            sample = index * group + lane
+            place = f"{where}: sample {sample}"
+            row = _row(np.asarray(output), lane, group, place)
+            scores.append(metric.score(row, np.asarray(labels[sample]), place))
+    return scores
+
+
+def _row(output: NDArray[Any], lane: int, group: int, place: str) -> NDArray[Any]:
+    """One sample's part of an output [group, ...]; NaN and Inf are no answer."""
+    if output.ndim and output.shape[0] == group:
+        output = output[lane]
+    elif group > 1:
+        raise EdgeqError(
+            "bad-eval", f"{place}: an output of shape {list(output.shape)} for a batch of {group}"
+        )
+    if output.dtype.kind == "f" and not np.isfinite(output).all():
+        raise EdgeqError("bad-eval", f"{place}: the output is not finite")
+    return output
+
+
+# -- the user's function ------------------------------------------------------------------------
+
+
+def _of_function(function: Callable[[Run], Any], where: str, metric: str | None) -> Evaluation:
+    def score(run: Run) -> tuple[Scores, ...]:
+        with calling(function):
+            result = function(run)
+            lower = bool(getattr(function, "lower_is_better", False))
+        name = metric or getattr(function, "__name__", "score")
+        named = dict(result) if isinstance(result, Mapping) else {name: result}
+        if isinstance(result, Mapping) and metric is not None:
+            if metric not in named:
+                raise EdgeqError(
+                    "unknown-metric",
+                    f"{where} returns no metric `{metric}`",
+                    *did_you_mean(metric, map(str, named)),
+                )
+            named = {metric: named[metric]}
+        if not named:
+            raise EdgeqError("bad-eval", f"{where} returned no metric")
+        return tuple(_returned(str(key), value, lower, where) for key, value in named.items())
+
+    return Evaluation(where, None, (), score)
+
+
+def _returned(name: str, value: object, lower_is_better: bool, where: str) -> Scores:
+    """One metric of what a function returned: a number, or an array of scores."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf" or array.ndim > 1 or array.size == 0:
+        raise EdgeqError(
+            "bad-eval",
+            f"{where} returned {_say(value, array)} for `{name}`, not a number or an array of scores",
+        )
+    scores = array.astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise EdgeqError("bad-eval", f"{where}: `{name}` is not finite")
+    if array.ndim == 0:
+        return Scores(name, float(scores), None, False, lower_is_better)
+    is_rate = bool(np.isin(scores, (0.0, 1.0)).all())
+    return Scores(name, float(scores.mean()), scores, is_rate, lower_is_better)
+
+
+def _say(value: object, array: NDArray[Any]) -> str:
+    kind = type(value).__name__
+    return kind if array.ndim == 0 else f"{kind} of shape {list(array.shape)}"

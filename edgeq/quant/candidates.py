@@ -1,0 +1,155 @@
+"""What a single node needs to run in int8 on ONNX Runtime, its neighbours left aside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+
+from edgeq.ir import attribute, constant, dtype_of, is_captured, scalar, static_shape
+from edgeq.quant import rules
+from edgeq.quant.layers import Layer, find_layer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A node that could run in int8: the activations it reads and makes, and its constants."""
+
+    inputs: tuple[onnx_ir.Value, ...]
+    outputs: tuple[onnx_ir.Value, ...]
+    constants: tuple[str, ...] = ()
+    layer: Layer | None = None
+
+
+def find(node: onnx_ir.Node) -> Candidate | str:
+    """The int8 form of `node`, or the reason it has none."""
+    if node.domain not in ("", "ai.onnx"):
+        return rules.no_rule(node.op_type, node.domain)
+    if node.op_type in rules.HEAVY:
+        return _heavy(node)
+    if node.op_type in (*rules.JOINERS, *rules.MOVES, *rules.CLAMPS):
+        reason = _SPECIAL.get(node.op_type, _nothing)(node)
+        return reason or _light(node)
+    return rules.no_rule(node.op_type, "")
+
+
+def clamp_bounds(node: onnx_ir.Node) -> tuple[float, float] | None:
+    """The constant (low, high) of a Relu or Clip; None where they are computed."""
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    bounds = [-math.inf, math.inf]
+    for at in (1, 2):
+        value = node.inputs[at] if at < len(node.inputs) else None
+        if value is not None:
+            number = scalar(value)
+            if number is None:
+                return None
+            bounds[at - 1] = number
+    return bounds[0], bounds[1]
+
+
+def only_use(value: onnx_ir.Value) -> onnx_ir.Node | None:
+    """The one node that reads `value`; None if there are more, a body does, or it is an output."""
+    if value.is_graph_output() or len(value.uses()) != 1 or is_captured(value):
+        return None
+    return value.consumers()[0]
+
+
+def why_not_folded(node: onnx_ir.Node) -> str:
+    """The reason for a clamp that could have been folded but was not."""
+    value = node.inputs[0]
+    assert value is not None
+    if value.producer() is None:
+        return f"it reads the model's input, and ONNX Runtime has no int8 `{node.op_type}`"
+    if only_use(value) is None:
+        return f"`{value.name}` is read elsewhere too, and ONNX Runtime has no int8 `{node.op_type}`"
+    return f"no int8 op makes `{value.name}`, and ONNX Runtime has no int8 `{node.op_type}`"
+
+
+def operands(node: onnx_ir.Node) -> list[onnx_ir.Value]:
+    """The inputs of `node` that are quantized when it runs in int8, those left out skipped."""
+    count = rules.OPERANDS.get(node.op_type, 1)
+    return [value for value in node.inputs[:count] if value is not None]
+
+
+def _heavy(node: onnx_ir.Node) -> Candidate | str:
+    layer = find_layer(node)
+    if isinstance(layer, str):
+        return layer
+    if layer is not None:
+        values = operands(node)
+        return _checked(values, node.outputs[:1], values[:1], layer=layer)
+    return _light(node)
+
+
+def _light(node: onnx_ir.Node) -> Candidate | str:
+    """Ops that read activations, and constants in their place (Add, Mul, Concat, MatMul)."""
+    values = operands(node)
+    used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+    if node.op_type == "Split" and len(used) != len(node.outputs):
+        return "one of its outputs is not used"
+    if node.op_type != "Split" and any(value is not node.outputs[0] for value in used):
+        return "its second output is used"
+    active = [value for value in values if constant(value) is None]
+    if not active:
+        return "its operands are constant"
+    fixed = tuple(str(value.name) for value in values if constant(value) is not None)
+    outputs = node.outputs if node.op_type == "Split" else node.outputs[:1]
+    return _checked(values, outputs, active, fixed)
+
+
+def _checked(
+    values: Sequence[onnx_ir.Value],
+    outputs: Sequence[onnx_ir.Value],
+    inputs: Sequence[onnx_ir.Value],
+    constants: tuple[str, ...] = (),
+    *,
+    layer: Layer | None = None,
+) -> Candidate | str:
+    """A candidate if all tensors are float32 and none is known to be empty."""
+    for value in (*values, *outputs):
+        dtype = dtype_of(value)
+        if not dtype:
+            return f"the type of `{value.name}` is not known"
+        if dtype != "float32":
+            return f"`{value.name}` is a tensor of {dtype}"
+        if 0 in (static_shape(value) or ()) or 0 in getattr(constant(value), "shape", ()):
+            return f"`{value.name}` has no elements"
+    return Candidate(tuple(inputs), tuple(outputs), constants, layer)
+
+
+def _nothing(node: onnx_ir.Node) -> str:
+    return ""
+
+
+def _resize(node: onnx_ir.Node) -> str:
+    if attribute(node, "mode", "nearest") != "nearest":
+        return "ONNX Runtime has an int8 kernel only for `Resize` with mode=nearest"
+    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return "`Resize` with tf_crop_and_resize makes up values outside of its input"
+    return ""
+
+
+def _average_pool(node: onnx_ir.Node) -> str:
+    if any(int(step) != 1 for step in attribute(node, "dilations", ())):
+        return "ONNX Runtime has no int8 kernel for a dilated `AveragePool`"
+    return ""
+
+
+def _clip(node: onnx_ir.Node) -> str:
+    bounds = clamp_bounds(node)
+    if bounds is None:
+        return "its bounds are not constant"
+    if not bounds[0] <= 0.0 <= bounds[1]:
+        return f"its range {bounds[0]:g}..{bounds[1]:g} leaves out 0, which int8 codes always hold"
+    return ""
+
+
+_SPECIAL: dict[str, Callable[[onnx_ir.Node], str]] = {
+    "Resize": _resize,
+    "AveragePool": _average_pool,
+    "Clip": _clip,
+}
+"""Checks of single op types; each returns a reason, or nothing."""

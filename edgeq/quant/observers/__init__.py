@@ -1,0 +1,1 @@
+"""What calibration keeps of a tensor: fixed size, mergeable, whatever the number of samples."""

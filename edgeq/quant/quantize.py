@@ -1,0 +1,143 @@
+"""Numbers for a draft: ranges and weights become the encodings of a plan (DESIGN section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import EdgeqError
+from edgeq.ir import Graph, constant
+from edgeq.numerics import affine
+from edgeq.quant.calibrate import Statistics
+from edgeq.quant.draft import Draft, Join
+from edgeq.quant.plan import Encoding, QuantPlan
+from edgeq.quant.weights import WeightEncoder
+
+PERCENT: Mapping[str, float] = {"minmax": 100.0, "p99.999": 99.999, "p99.99": 99.99}
+"""Range methods: how much of a tensor's mass the range keeps, in percent."""
+
+TIE_RATIO = 2.0
+"""A Concat gives its operands one encoding while that costs none of them more than one bit."""
+
+Range = tuple[float, float]
+
+
+def quantize(
+    graph: Graph,
+    draft: Draft,
+    statistics: Statistics,
+    *,
+    method: str = "minmax",
+    pair_safe: bool,
+) -> QuantPlan:
+    """The plan of `draft`, which `edgeq.quant.draft.draft` made of the same `graph`, with numbers.
+
+    `statistics` holds a histogram for each of `draft.observe`. `pair_safe` keeps neighbouring
+    weights from saturating x86 kernels without VNNI. Raises EdgeqError: [unknown-algorithm] for a
+    `method` not in `PERCENT`, [range-too-wide] where a product of scales leaves float32.
+    """
+    if method not in PERCENT:
+        choices = ", ".join(f"`{name}`" for name in PERCENT)
+        raise EdgeqError("unknown-algorithm", f"there is no range method `{method}`: {choices}")
+    encodings = _Activations(draft, statistics, method).encodings()
+    encoder = WeightEncoder(_arrays(graph, draft), encodings, pair_safe=pair_safe)
+    for layer in draft.layers:
+        encoder.add_layer(layer)
+    for operand in draft.constants:
+        encoder.add_operand(operand.tensor, operand.node)
+    notes = (*_never_seen(draft, statistics), *encoder.notes())
+    if not encodings:
+        notes = ("no op of this model can run in int8: all of it stays float", *notes)
+    return QuantPlan({**encodings, **encoder.encodings}, draft.ops, notes)
+
+
+def _arrays(graph: Graph, draft: Draft) -> dict[str, NDArray[Any]]:
+    """The constants that int8 ops read, by name."""
+    wanted = {layer.weight for layer in draft.layers}
+    wanted |= {layer.bias for layer in draft.layers if layer.bias is not None}
+    wanted |= {operand.tensor for operand in draft.constants}
+    found: dict[str, NDArray[Any]] = {}
+    for value in graph.values():
+        array = constant(value) if value.name in wanted else None
+        if array is not None:
+            found[str(value.name)] = array
+    return found
+
+
+def _never_seen(draft: Draft, statistics: Statistics) -> list[str]:
+    return [
+        f"tensor `{name}` was empty in every sample: its range is assumed to be 0"
+        for name in draft.observe
+        if statistics.tensors[name].total == 0
+    ]
+
+
+class _Activations:
+    """Ranges of groups of tensors, joined where a Concat may give its operands one encoding."""
+
+    def __init__(self, draft: Draft, statistics: Statistics, method: str) -> None:
+        self.draft = draft
+        self.method = method
+        self.head = {tensor: group[0] for group in draft.ties for tensor in group}
+        self.seen: dict[str, Range] = {
+            name: self._clamped(name, statistics.tensors[name].percentile_range(PERCENT[method]))
+            for name in draft.observe
+        }
+        self.joined: dict[str, tuple[str, ...]] = {name: (name,) for name in self.seen}
+        self.reason: dict[str, str] = {}
+
+    def encodings(self) -> dict[str, Encoding]:
+        """One encoding per activation tensor of the int8 region, in topological order."""
+        for join in self.draft.joins:
+            self._join(join)
+        made = {head: self._encoding(head) for head in self.seen} | dict(self.draft.fixed)
+        return {tensor: made[group[0]] for group in self.draft.ties for tensor in group}
+
+    def _encoding(self, head: str) -> Encoding:
+        scale, zero_point = affine.from_range(*self._union(self.joined[head]))
+        origin = self.method + self.reason.get(head, "")
+        assert self._keeps_clamps((head,), scale, zero_point), head
+        return Encoding("int8", (scale,), (zero_point,), origin=origin)
+
+    def _join(self, join: Join) -> None:
+        """Give the operands and the result one range, unless that costs a bit or undoes a clamp."""
+        heads = [self.head[name] for name in (*join.inputs, join.output)]
+        if any(head not in self.joined for head in heads):
+            return  # one of them has a fixed encoding
+        members = tuple(dict.fromkeys(name for head in heads for name in self.joined[head]))
+        low, high = self._union(members)
+        spans = [span for name in members if (span := _span(self.seen[name])) > 0.0]
+        scale, zero_point = affine.from_range(low, high)
+        if any(span * TIE_RATIO < high - low for span in spans):
+            return
+        if not self._keeps_clamps(members, scale, zero_point):
+            return
+        for name in members:
+            self.joined[name] = members
+            self.reason[name] = f", one range for `{join.node}`"
+
+    def _union(self, members: tuple[str, ...]) -> Range:
+        ranges = [self.seen[name] for name in members]
+        return min(0.0, *(low for low, _ in ranges)), max(0.0, *(high for _, high in ranges))
+
+    def _clamped(self, head: str, seen: Range) -> Range:
+        """The range after the clamps that are folded into the group of `head`."""
+        low, high = min(seen[0], 0.0), max(seen[1], 0.0)
+        for least, most in self.draft.clamps.get(head, ()):
+            low, high = max(low, least), min(high, most)
+        return low, high
+
+    def _keeps_clamps(self, heads: tuple[str, ...], scale: float, zero_point: int) -> bool:
+        bounds = [pair for head in heads for pair in self.draft.clamps.get(head, ())]
+        return all(
+            affine.ends_at(low, scale, zero_point, upper=False)
+            and affine.ends_at(high, scale, zero_point, upper=True)
+            for low, high in bounds
+        )
+
+
+def _span(ends: Range) -> float:
+    return ends[1] - ends[0]

@@ -1,0 +1,78 @@
+"""One table of strings per kind of thing that edgeq reaches by name, plus third parties' entry points.
+
+A row is `name: "module:attribute"` and is imported when it is asked for, so that the core reaches
+converters, engines and algorithms without importing them. A package adds its own by an entry
+point in the group `edgeq.<kind>`; it cannot replace a name that a table here holds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import EdgeqError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+READERS: dict[str, str] = {
+    "onnx": "edgeq_converters.read.onnx:read",
+}
+
+WRITERS: dict[str, str] = {
+    "onnx": "edgeq_converters.write.onnx:write",
+}
+
+ENGINES: dict[str, str] = {
+    "onnxruntime": "edgeq_runtime.engines.onnxruntime:open_session",
+}
+
+# How the range of a tensor follows from its histogram: (statistics, method) -> range.
+ALGORITHMS: dict[str, str] = {}
+
+TABLES: dict[str, dict[str, str]] = {
+    "readers": READERS,
+    "writers": WRITERS,
+    "engines": ENGINES,
+    "algorithms": ALGORITHMS,
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Every name of a kind ("readers", ...), the tables' first, then installed packages' by name."""
+    table = TABLES[kind]
+    return (*table, *sorted(point.name for point in _entry_points(kind) if point.name not in table))
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object behind a name of a kind; unknown names raise `[not-registered]`."""
+    row = TABLES[kind].get(name)
+    if row is not None:
+        return _load(row)
+    for point in _entry_points(kind):
+        if point.name == name:
+            return _load_plugin(kind, point)
+    raise EdgeqError(
+        "not-registered", f"there is no {kind[:-1]} `{name}`", *did_you_mean(name, names(kind))
+    )
+
+
+def _load(row: str) -> Any:
+    module, _, attribute = row.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _load_plugin(kind: str, point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as failure:
+        raise EdgeqError(
+            "broken-plugin",
+            f"entry point `{point.name}` of edgeq.{kind} (`{point.value}`) fails to import: {failure}",
+        ) from failure
+
+
+def _entry_points(kind: str) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=f"edgeq.{kind}"))

@@ -1,0 +1,1 @@
+"""What edgeq reports: result types with their JSON, progress events and the bundle's card."""

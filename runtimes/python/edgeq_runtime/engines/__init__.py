@@ -1,0 +1,58 @@
+"""The table of engines. A row is a module with `open_session`, `saturates` and `version`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from types import ModuleType
+from typing import Dict, List, Optional
+
+from edgeq_runtime.errors import EdgeqError
+
+ENGINES: Dict[str, str] = {"onnxruntime": "edgeq_runtime.engines.onnxruntime"}
+ENTRY_POINTS = "edgeq.engines"  # engines of third parties: name -> module
+
+
+def get(name: str) -> ModuleType:
+    """Import the engine `name`; [missing-engine] names the line that installs it."""
+    path = ENGINES.get(name) or _third_party(name)
+    if path is None:
+        known = ", ".join(f"`{row}`" for row in ENGINES)
+        raise EdgeqError(
+            "unknown-engine", f"there is no engine `{name}`", f"known engines: {known}"
+        )
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        raise _missing(name, error) from error
+
+
+def installed_version(name: str) -> Optional[str]:
+    """Version of the engine's distribution, read without importing it (an import can crash)."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _missing(name: str, error: ImportError) -> EdgeqError:
+    if isinstance(error, ModuleNotFoundError):
+        message = f"engine `{name}` is not installed"
+    else:  # present, but cannot be loaded: say what the loader said
+        message = f"engine `{name}` cannot be imported: {error}".splitlines()[0]
+    return EdgeqError("missing-engine", message, f'install it: pip install "edgeq-runtime[{name}]"')
+
+
+def _third_party(name: str) -> Optional[str]:
+    for point in _entry_points():
+        if point.name == name:
+            return point.value
+    return None
+
+
+def _entry_points() -> List[importlib.metadata.EntryPoint]:
+    points = importlib.metadata.entry_points()
+    if sys.version_info >= (3, 10):
+        return list(points.select(group=ENTRY_POINTS))
+    return list(points.get(ENTRY_POINTS, ()))

@@ -1,0 +1,246 @@
+"""ONNX Runtime as an engine: sessions on the CPU, exact where the host's kernels are not.
+
+On x86 without VNNI the u8 x s8 kernels add pairs of products in int16 and saturate (vpmaddubsw;
+onnxruntime #6004). `exact=True` sets `session.x64quantprecision`, which stores such weights as
+uint8 and so computes the exact integers, slower. That option fails to create some sessions
+("Attempt to replace the existing tensor", seen in 1.31.1); then the graph runs unoptimized, where
+quantized ops are computed in float from the dequantized integers.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from edgeq_runtime.engines import protobuf
+from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.tensors import TensorInfo, describe
+
+ENGINE = "onnxruntime"
+FORMATS = ("onnx",)
+KNOWN_BAD: Tuple[Tuple[str, str, str], ...] = (
+    # (version, architecture, what happens); import itself dies on a Raspberry Pi 4, so this row
+    # speaks where the import survived. onnxruntime #23957, #24112.
+    ("1.21.0", "aarch64", "dies with SIGILL on cores without SVE and dot product"),
+)
+QUIET = 4  # ORT_LOGGING_LEVEL_FATAL: what is wrong is said once, by the error
+
+_ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(string)": "object",
+    "tensor(bool)": "bool",
+}
+_ERROR_NAMES = (
+    "Fail",
+    "InvalidArgument",
+    "NoSuchFile",
+    "NoModel",
+    "EngineError",
+    "RuntimeException",
+    "InvalidProtobuf",
+    "ModelLoaded",
+    "NotImplemented",
+    "InvalidGraph",
+    "EPFail",
+    "ModelLoadCanceled",
+    "ModelRequiresCompilation",
+    "NotFound",
+)
+
+
+def _engine_errors() -> Tuple[Type[BaseException], ...]:
+    """Every error the binding raises; the list of its own types grows with versions."""
+    own = (getattr(state, name, None) for name in _ERROR_NAMES)
+    foreign = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, UnicodeDecodeError)
+    return tuple(row for row in own if row is not None) + foreign
+
+
+ENGINE_ERRORS = _engine_errors()
+
+
+def version() -> str:
+    """Version of the imported engine, like "1.31.1"."""
+    return str(onnxruntime.__version__)
+
+
+class Session:
+    """An open model. `mode` says how it computes: "default" is the engine's own kernels; "exact"
+    and "exact-unoptimized" are slower settings for a host that saturates, never to be timed."""
+
+    engine = ENGINE
+
+    def __init__(self, raw: Any, mode: str) -> None:
+        self.raw = raw
+        self.mode = mode
+        self.version = version()
+        self.inputs = tuple(_info(row) for row in raw.get_inputs())
+        self.outputs = tuple(_info(row) for row in raw.get_outputs())
+        self._names = [info.name for info in self.outputs]
+
+    def run(self, feeds: Dict[str, Any], names: Optional[Sequence[str]] = None) -> Dict[str, Any]:
+        """Run once. `names` asks for some outputs (default: all, in the model's order)."""
+        wanted = self._names if names is None else list(names)
+        try:
+            values = self.raw.run(wanted, feeds)
+        except ENGINE_ERRORS as error:
+            raise self._explain(feeds, wanted, error) from error
+        return dict(zip(wanted, values))
+
+    def close(self) -> None:
+        """Free the model; a later `run` is refused."""
+        self.raw = _Closed()
+
+    def _explain(
+        self, feeds: Dict[str, Any], wanted: Sequence[str], error: BaseException
+    ) -> EdgeqError:
+        """The user's mistake where there is one, else what the engine said."""
+        for name in wanted:
+            if name not in self._names:
+                known = ", ".join(f"`{row}`" for row in self._names)
+                return EdgeqError("bad-input", f"there is no output `{name}`", f"outputs: {known}")
+        return input_mistake(self.inputs, feeds) or EdgeqError(
+            "engine-failed", f"{ENGINE} {self.version} failed: {first_line(error)}"
+        )
+
+
+class _Closed:
+    """Stands in for the session after `close`."""
+
+    def run(self, *_: object) -> None:
+        raise RuntimeError("the session is closed")
+
+
+def input_mistake(inputs: Sequence[TensorInfo], feeds: Dict[str, Any]) -> Optional[EdgeqError]:
+    """The first way in which `feeds` does not fit `inputs`, or None: name, got, wanted."""
+    known = ", ".join(f"`{info.name}`" for info in inputs)
+    names = [info.name for info in inputs]
+    for name in feeds:
+        if name not in names:
+            return EdgeqError("bad-input", f"there is no input `{name}`", f"inputs: {known}")
+    for info in inputs:
+        if info.name not in feeds:
+            return EdgeqError(
+                "bad-input", f"input `{info.name}` is missing, wanted {info.describe()}"
+            )
+        value = feeds[info.name]
+        if not isinstance(value, np.ndarray):
+            got = type(value).__name__
+        elif info.accepts(_dtype_name(value), value.shape):
+            continue
+        else:
+            got = describe(_dtype_name(value), value.shape)
+        return EdgeqError("bad-input", f"input `{info.name}`: got {got}, wanted {info.describe()}")
+    return None
+
+
+def open_session(
+    model: Union[bytes, str],
+    *,
+    threads: Optional[int] = None,
+    exact: bool = False,
+    optimize: bool = True,
+    low_memory: bool = False,
+    optimized_path: Optional[str] = None,
+) -> Session:
+    """Open `model` (bytes or a path) on the CPU.
+
+    exact: exact integers on any host; changes nothing where the kernels do not saturate.
+    optimize: False runs the graph as written. low_memory: no CPU arena, no memory pattern.
+    optimized_path: where the engine saves the graph it really runs.
+    Raises EdgeqError("engine-refused") with the engine's first line.
+    """
+    careful = exact and saturates()
+    options = _options(threads, optimize, low_memory, optimized_path)
+    if careful:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return Session(_create(model, options), "exact" if careful else "default")
+    except ENGINE_ERRORS as error:
+        if not (careful and optimize):
+            raise _refused(error) from error
+    try:
+        plain = _options(threads, False, low_memory, optimized_path)
+        return Session(_create(model, plain), "exact-unoptimized")
+    except ENGINE_ERRORS as error:
+        raise _refused(error) from error
+
+
+@functools.lru_cache(maxsize=None)
+def saturates() -> bool:
+    """True when this host's u8 x s8 kernel is not exact: ask it, so an emulator answers too.
+
+    Each of the 64 products is 255 * 127: a pair of them is 64,770, beyond int16.
+    """
+    rows, depth, columns = 2, 64, 32
+    uint8, int8, int32 = 2, 3, 6
+    model = protobuf.one_node_model(
+        "MatMulInteger",
+        [("a", uint8, (rows, depth)), ("b", int8, (depth, columns))],
+        ("y", int32, (rows, columns)),
+    )
+    feeds = {
+        "a": np.full((rows, depth), 255, np.uint8),
+        "b": np.full((depth, columns), 127, np.int8),
+    }
+    product = Session(_create(model, _options(1, True, True, None)), "default").run(feeds)["y"]
+    return bool((product != 255 * 127 * depth).any())
+
+
+def _options(
+    threads: Optional[int], optimize: bool, low_memory: bool, optimized_path: Optional[str]
+) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    if optimized_path is not None:
+        options.optimized_model_filepath = optimized_path
+    return options
+
+
+def _create(model: Union[bytes, str], options: Any) -> Any:
+    """No fallback (it prints to stdout), and never settings that a model file brings along."""
+    raw = onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,
+        read_config_from_model=0,
+    )
+    raw._model_bytes = None  # else the file stays in memory beside the session
+    return raw
+
+
+def _refused(error: BaseException) -> EdgeqError:
+    return EdgeqError(
+        "engine-refused", f"{ENGINE} {version()} refused the model: {first_line(error)}"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+
+
+def _info(row: Any) -> TensorInfo:
+    kind = str(row.type)
+    dtype = _ONNX_TYPES.get(kind) or kind.replace("tensor(", "").replace(")", "")
+    return TensorInfo(str(row.name), dtype, tuple(row.shape))
+
+
+def _dtype_name(value: Any) -> str:
+    return "object" if value.dtype.kind in "OUS" else str(value.dtype.name)

@@ -1,0 +1,64 @@
+"""What every test may ask for: the shared data, and a loud skip where a machine lacks something.
+
+`EDGEQ_REQUIRE` (words, set in .ci/run) turns such a skip into a failure.
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def _has_program(*names: str) -> bool:
+    return any(shutil.which(name) for name in names)
+
+
+# marker -> (is it here, what to say when it is not)
+_NEEDS: Mapping[str, tuple[Callable[[], bool], str]] = {
+    "shared": ((SHARED / "data").is_dir, "there is no folder `shared/data` beside the repository"),
+    "torch": (lambda: importlib.util.find_spec("torch") is not None, "torch is not installed"),
+    "strace": (lambda: _has_program("strace"), "strace is not installed"),
+    "qemu": (
+        lambda: _has_program("qemu-x86_64", "qemu-x86_64-static"),
+        "qemu-x86_64 is not installed",
+    ),
+    "arm64": (
+        lambda: (
+            platform.machine() == "aarch64" or _has_program("qemu-aarch64", "qemu-aarch64-static")
+        ),
+        "there is no aarch64 here and no qemu-aarch64",
+    ),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = os.environ.get("EDGEQ_REQUIRE", "").split()
+    for name, (is_here, reason) in _NEEDS.items():
+        if item.get_closest_marker(name) is None or is_here():
+            continue
+        if name in required:
+            pytest.fail(f"EDGEQ_REQUIRE has `{name}`, and {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the repository; only for tests marked `shared`."""
+    if not (SHARED / "data").is_dir():
+        if "shared" in os.environ.get("EDGEQ_REQUIRE", "").split():
+            pytest.fail(_NEEDS["shared"][1], pytrace=False)
+        pytest.skip(_NEEDS["shared"][1])
+    return SHARED
