@@ -34,10 +34,10 @@ demo: $(STAMP) ## Build and verify an int8 bundle of the digits example
 	$(BIN)/edgeq verify $(BUNDLE)
 
 test: $(STAMP) ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: $(STAMP) ## Run the slow tests: wheels, kills, long fuzzing
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow
 
 lint: $(STAMP) ## Check style, types, import order and the runtime's Python 3.9
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import argparse
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,11 +37,11 @@ class Net:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
-    def constant(self, name: str, value: NDArray[np.float32]) -> str:
+    def constant(self, name: str, value: NDArray[np.floating[Any]]) -> str:
         self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
         return name
 
-    def add(self, op_type: str, name: str, *inputs: str, **attributes: object) -> str:
+    def add(self, op_type: str, name: str, *inputs: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return name
 

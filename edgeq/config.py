@@ -22,7 +22,6 @@ MAX_DIMENSION = 2**31 - 1
 
 PRECISIONS = ("auto", "fp32", "int8")
 PACKAGINGS = ("zip", "dir")
-RANGE_METHODS = ("minmax", "p99.999", "p99.99")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,7 @@ class BuildSettings:
 
     Paths are strings, relative to the current folder (those of edgeq.toml are made so by `load`).
     `data` and `eval` may be `file.py:function`. `gate` and `keep_float` also take a comma string.
+    `algo` is a name of the registry's algorithms.
     `shape` maps an input's name to its dimensions; `input` maps one to its `[input.NAME]` table.
     `packaging` is the flag `--as` and the key `as`.
     """
@@ -167,6 +167,13 @@ def _text(value: object) -> str | None:
     raise _Wrong(f"must be a string that is not empty, got {_say(value)}")
 
 
+def _name(value: object) -> str:
+    text = _text(value)
+    if text is None:
+        raise _Wrong("must be a string that is not empty")
+    return text
+
+
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -272,7 +279,7 @@ FIELDS: dict[str, Row] = {
     "gate": Row("gate", "words", _words),
     "strict": Row("strict", "flag", _flag),
     "keep_float": Row("keep_float", "words", _words),
-    "algo": Row("algo", "text", _choice(RANGE_METHODS)),
+    "algo": Row("algo", "text", _name),
     "shape": Row("shape", "shape", _shapes),
     "synthetic_data": Row("synthetic_data", "flag", _flag),
     "labels": Row("labels", "path", _text),
@@ -335,7 +342,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as failure:
-        raise EdgeqError("config", f"{path}: {failure.strerror or failure}") from None
+        raise EdgeqError("config", f"{path}: cannot be read: {failure.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
         raise EdgeqError("config", f"{path}: larger than {MAX_FILE_BYTES} bytes")
     try:

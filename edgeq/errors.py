@@ -13,6 +13,69 @@ __all__ = ["SLUGS", "EdgeqError", "MissingExtra", "Slug", "explain", "nearest"]
 # Rows of the SDK, by area. `cause` and `fix` are sentences, `example` is a whole error line as the
 # user sees it.
 SDK_SLUGS: dict[str, Slug] = {
+    # -- reading models --------------------------------------------------------------------------
+    "no-such-model": Slug(
+        cause="The model's file does not exist or cannot be opened.",
+        example="there is no file `mobilnet.onnx` [no-such-model]",
+        fix="Give the path of an .onnx file that you may read.",
+    ),
+    "not-onnx": Slug(
+        cause="The file is something other than an ONNX model, whatever its name says.",
+        example="model.onnx is a git-LFS pointer, not an ONNX model [not-onnx]",
+        fix="Fetch the real file, or export the model to ONNX.",
+    ),
+    "model-too-large": Slug(
+        cause="Model and weights together are beyond what one ONNX file can hold.",
+        example="big.onnx: 3,221,225,472 bytes of model and weights; at most 2,147,483,647 are read "
+        "[model-too-large]",
+        fix="Export a smaller model, or one in parts.",
+    ),
+    "damaged-model": Slug(
+        cause="The bytes of the file contradict themselves: cut short, overwritten, or badly made.",
+        example="m.onnx: tensor `w` of shape [4, 4] needs 64 bytes and has 40 [damaged-model]",
+        fix="Fetch or export the file again and compare its size or digest.",
+    ),
+    "invalid-model": Slug(
+        cause="The file can be parsed and is no valid graph: a cycle, a name that is never made.",
+        example="m.onnx: a cycle through `Add`, `Relu` [invalid-model]",
+        fix="Export the model again; onnx.checker.check_model shows whether the exporter erred.",
+    ),
+    "external-data": Slug(
+        cause="Weights in another file are missing, too short, or not plainly beside the model.",
+        example="m.onnx: tensor `w` is at `../w.bin`, outside the model's folder [external-data]",
+        fix="Put a plain copy of the weights' file into the model's folder, no link.",
+    ),
+    "unsupported-op": Slug(
+        cause="The model uses operators that neither the ONNX standard nor ONNX Runtime has.",
+        example="m.onnx: `com.acme::MyOp` is of the unknown domain `com.acme` (node `a`) [unsupported-op]",
+        fix="Export without the nodes that the message names; pre- and post-processing often hold them.",
+    ),
+    "unsupported-opset": Slug(
+        cause="The model's opset is older or newer than what can be brought to the one edgeq works in.",
+        example="m.onnx: opset 999; opsets 7 to 28 are read [unsupported-opset]",
+        fix="Export the model again with opset 17 to 21.",
+    ),
+    "unsupported-type": Slug(
+        cause="An input, output or tensor is no plain array of numbers: string, sequence, sparse, 4-bit.",
+        example="m.onnx: input `x` is a tensor of STRING [unsupported-type]",
+        fix="Export the model with tensors of numbers as inputs and outputs.",
+    ),
+    "non-finite-weights": Slug(
+        cause="A weight is NaN, or is infinite where an infinity would spread.",
+        example="m.onnx: tensor `w` has 4 NaN of 16 values [non-finite-weights]",
+        fix="Repair the weights where the model is trained, then export again.",
+    ),
+    "onnx-failed": Slug(
+        cause="The onnx library crashed or ran out of time on the model, in a process of its own.",
+        example="onnx was killed by SIGABRT while inferring shapes: the model is damaged or hostile "
+        "[onnx-failed]",
+        fix="Export the model again, best with a newer exporter and opset 17 to 21.",
+    ),
+    "no-such-input": Slug(
+        cause="A shape was given for an input that the model does not have.",
+        example="m.onnx: there is no input `imge` [no-such-input]",
+        fix="Use the nearest name in the hint; `edgeq inspect` lists the inputs.",
+    ),
     # -- settings, targets, registry -------------------------------------------------------------
     "missing-extra": Slug(
         cause="A part of edgeq needs a package that the default install leaves out.",
@@ -27,10 +90,11 @@ SDK_SLUGS: dict[str, Slug] = {
     "config": Slug(
         cause="A setting has an unknown name, a wrong type or a value outside its choices.",
         example="edgeq.toml:7: unknown key `evl` [config]",
-        fix="Correct the line that the message names; the same words are flags and EDGEQ_* variables.",
+        fix="Correct the line that the message names; the same words are flags and EDGEQ_* "
+        "variables.",
     ),
     "bad-shape": Slug(
-        cause="A shape is not written as NAME=1x3x224x224.",
+        cause="A shape is not written as NAME=1x3x224x224, or does not fit the model's input.",
         example="`--shape image=1x3x224x` is not NAME=1x3x224x224 [bad-shape]",
         fix="Give the input's name, an equals sign, and every dimension as a number of 1 or more.",
     ),
@@ -50,45 +114,56 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Choose a target by name: `edgeq targets` lists them.",
     ),
     "not-registered": Slug(
-        cause="No table and no installed package offers a reader, writer, engine or algorithm so named.",
+        cause="No table and no installed package offers a reader, writer, engine or "
+        "algorithm so named.",
         example="there is no writer `onx` [not-registered]",
         fix="Use the nearest name in the hint, or install the package that brings it.",
     ),
     "broken-plugin": Slug(
         cause="An installed package offers an entry point that cannot be imported.",
-        example="entry point `mine` of edgeq.readers (`mine.read:read`) fails to import [broken-plugin]",
+        example="entry point `mine` of edgeq.readers (`mine.read:read`) fails to import "
+        "[broken-plugin]",
         fix="Repair or uninstall the package that the message names.",
     ),
     # -- data and evaluation ---------------------------------------------------------------------
     "bad-data": Slug(
-        cause="A file of samples is missing, damaged, too large, or holds values no model can take.",
+        cause="A file of samples is missing, damaged, too large, or holds values no model "
+        "can take.",
         example="calib.npz: array `image` has NaN in sample 12 [bad-data]",
         fix="Write the arrays again with numpy.savez or numpy.save, numbers only.",
     ),
     "data-mismatch": Slug(
         cause="The samples do not fit the model's inputs by name, shape or type.",
-        example="input `image` wants float32 [N, 3, 224, 224], got float32 [80, 224, 224, 3] [data-mismatch]",
-        fix="Name the arrays as the model's inputs and give each the input's shape after a sample axis.",
+        example="input `image` wants float32 [N, 3, 224, 224], got float32 [80, 224, 224, 3] "
+        "[data-mismatch]",
+        fix="Name the arrays as the model's inputs and give each the input's shape after a "
+        "sample axis.",
     ),
     "needs-preprocess": Slug(
         cause="Images were given and nothing says how they become the model's input.",
-        example="input `image` got uint8 images [80, 480, 640, 3] and no `[input.image]` [needs-preprocess]",
-        fix="Describe resize, crop, scale, mean, std, channels and layout in `[input.NAME]` of edgeq.toml.",
+        example="input `image` got uint8 images [80, 480, 640, 3] and no `[input.image]` "
+        "[needs-preprocess]",
+        fix="Describe resize, crop, scale, mean, std, channels and layout in "
+        "`[input.NAME]` of edgeq.toml.",
     ),
     "needs-shape": Slug(
         cause="An input has an axis of no fixed size, and made-up data needs a size.",
-        example="input `x` is float32 [batch, 3, height, width], and made-up data needs a size for axis 2 [needs-shape]",
+        example="input `x` is float32 [batch, 3, height, width], and made-up data needs a size "
+        "for axis 2 [needs-shape]",
         fix="Give the size: --shape x=1x3x224x224, or give real samples with --data.",
     ),
     "bad-function": Slug(
-        cause="A `file.py:function` cannot be found, fails when called, or returns the wrong thing.",
+        cause="A `file.py:function` cannot be found, fails when called, or returns the wrong "
+        "thing.",
         example="eval.py:12: NameError: name 'labels' is not defined [bad-function]",
         fix="Correct the function in your file at the line that the message names.",
     ),
     "bad-eval": Slug(
-        cause="The evaluation has no labels, a score that is not a number, or scores that do not pair up.",
+        cause="The evaluation has no labels, a score that is not a number, or scores that do "
+        "not pair up.",
         example="eval.npz has no array `y` with the labels [bad-eval]",
-        fix="Add `y` with one label per sample, or give `file.py:function` that returns the scores.",
+        fix="Add `y` with one label per sample, or give `file.py:function` that returns "
+        "the scores.",
     ),
     "needs-metric": Slug(
         cause="An .npz evaluation holds outputs to compare and not how to compare them.",
@@ -98,7 +173,8 @@ SDK_SLUGS: dict[str, Slug] = {
     "unknown-metric": Slug(
         cause="The metric's name is not one that edgeq measures or that the evaluation returns.",
         example="there is no metric `top2` [unknown-metric]",
-        fix="Use the nearest name in the hint, or write a `file.py:function` that returns your own.",
+        fix="Use the nearest name in the hint, or write a `file.py:function` that returns "
+        "your own.",
     ),
     # -- gates -----------------------------------------------------------------------------------
     "bad-gate": Slug(
@@ -150,7 +226,8 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Use the plan as edgeq wrote it, or build again.",
     ),
     "plan-mismatch": Slug(
-        cause="A quantization plan names nodes or tensors that its graph does not have, or misses some.",
+        cause="A quantization plan names nodes or tensors that its graph does not have, or "
+        "misses some.",
         example="the plan does not fit the graph: tensor `conv1` has no encoding, and an int8 op "
         "uses it [plan-mismatch]",
         fix="Build the plan from this very model again.",
@@ -169,7 +246,8 @@ SDK_SLUGS: dict[str, Slug] = {
     "needs-data": Slug(
         cause="Static int8 takes its ranges from calibration samples, and none were given.",
         example="static int8 needs calibration data, and none was given [needs-data]",
-        fix="Give samples of real input with `--data`; `--synthetic-data` shows the work uncalibrated.",
+        fix="Give samples of real input with `--data`; `--synthetic-data` shows the work "
+        "uncalibrated.",
     ),
     "nothing-to-quantize": Slug(
         cause="Int8 was asked for and no operator of the model can run in int8 on the target.",
@@ -180,6 +258,11 @@ SDK_SLUGS: dict[str, Slug] = {
         cause="The output names a folder that does not exist, or a folder where a file must go.",
         example="there is no folder `out` to write into [no-such-folder]",
         fix="Make the folder first, or name another place with `-o`.",
+    ),
+    "bad-labels": Slug(
+        cause="the labels file is missing, empty, too large or not text",
+        example="labels `labels.txt` hold no label [bad-labels]",
+        fix="write one label a line, in the order of the model's classes, as UTF-8",
     ),
     "not-finite": Slug(
         cause="Running the model gave NaN or infinity where a number must be.",
@@ -194,7 +277,8 @@ SDK_SLUGS: dict[str, Slug] = {
     ),
     # -- the command line ------------------------------------------------------------------------
     "usage": Slug(
-        cause="The command line is not one that edgeq takes: a wrong option, argument or combination.",
+        cause="The command line is not one that edgeq takes: a wrong option, argument or "
+        "combination.",
         example="`--int8` and `--fp32` contradict each other; give one [usage]",
         fix="Correct what the message names; `edgeq COMMAND --help` lists what a command takes.",
     ),
@@ -225,13 +309,30 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Report it with the crash file that the hint names; it holds no data of yours.",
         exit_code=70,
     ),
+    # -- bundles ---------------------------------------------------------------------------------
+    "output-exists": Slug(
+        cause="A folder stands where the bundle is to be written.",
+        example="the folder `digits-rpi5-int8.edgeq` exists [output-exists]",
+        fix="Write elsewhere with `-o`, or replace a bundle's folder with `--force`.",
+    ),
+    "write-failed": Slug(
+        cause="The bundle could not be written: no space, no permission, a failing disk; the old "
+        "output is there still.",
+        example="cannot write `digits-rpi5-int8.edgeq`: No space left on device [write-failed]",
+        fix="Make room or choose another folder with `-o`, then build again.",
+    ),
+    "bundle-too-large": Slug(
+        cause="The artifact or what is said of it is beyond the limits of the bundle format.",
+        example="the bundle would have 4512345678 bytes, more than 4294967295 [bundle-too-large]",
+        fix="Choose a lower precision, or split the model.",
+    ),
 }
 
 SLUGS: dict[str, Slug] = {**RUNTIME_SLUGS, **SDK_SLUGS}
 
 
 class MissingExtra(EdgeqError):
-    """A package that belongs to an extra is not installed; the hint is the line that installs it."""
+    """A package of an extra is not installed; the hint is the line that installs it."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         """`what` needs `package`, which the extra `edgeq[extra]` brings."""
@@ -251,7 +352,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
-    """The hint for a mistyped name: the nearest candidate, or all of them where few and none is close."""
+    """The hint for a mistyped name: the nearest candidate, or all of a few."""
     known = sorted(candidates)
     close = nearest(name, known)
     if close is not None:

@@ -1,4 +1,4 @@
-"""One table of strings per kind of thing that edgeq reaches by name, plus third parties' entry points.
+"""One table of strings per kind of thing that edgeq reaches by name, plus entry points.
 
 A row is `name: "module:attribute"` and is imported when it is asked for, so that the core reaches
 converters, engines and algorithms without importing them. A package adds its own by an entry
@@ -27,8 +27,12 @@ ENGINES: dict[str, str] = {
     "onnxruntime": "edgeq_runtime.engines.onnxruntime:open_session",
 }
 
-# How the range of a tensor follows from its histogram: (statistics, method) -> range.
-ALGORITHMS: dict[str, str] = {}
+# Called as (graph, draft, statistics, *, method=NAME, pair_safe) -> QuantPlan.
+ALGORITHMS: dict[str, str] = {
+    "minmax": "edgeq.quant.quantize:quantize",
+    "p99.999": "edgeq.quant.quantize:quantize",
+    "p99.99": "edgeq.quant.quantize:quantize",
+}
 
 TABLES: dict[str, dict[str, str]] = {
     "readers": READERS,
@@ -39,7 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Every name of a kind ("readers", ...), the tables' first, then installed packages' by name."""
+    """Every name of a kind ("readers", ...): the tables', then installed packages'."""
     table = TABLES[kind]
     return (*table, *sorted(point.name for point in _entry_points(kind) if point.name not in table))
 
@@ -68,7 +72,8 @@ def _load_plugin(kind: str, point: EntryPoint) -> Any:
     except (ImportError, AttributeError) as failure:
         raise EdgeqError(
             "broken-plugin",
-            f"entry point `{point.name}` of edgeq.{kind} (`{point.value}`) fails to import: {failure}",
+            f"entry point `{point.name}` of edgeq.{kind} (`{point.value}`) fails to import:"
+            f" {failure}",
         ) from failure
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgeq.errors import EdgeqError, did_you_mean
+from edgeq_runtime.cpu import Cpu, missing
 
 ARCHITECTURES = ("aarch64", "x86_64")
 ACTIVATION_DTYPES = ("int8", "uint8")
@@ -29,7 +30,7 @@ _SOURCE = re.compile(r"https://\S+|notes: [a-z-]+[ ,].+")
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with its unit and where it comes from; `value` and `source` are None when unknown."""
+    """A number with its unit and source; both `value` and `source` are None when unknown."""
 
     value: float | None
     unit: str
@@ -37,7 +38,13 @@ class Figure:
     note: str | None = None
 
     def __str__(self) -> str:
-        return "unknown" if self.value is None else f"{self.value:g} {self.unit}"
+        """`2.4 GHz`, `17.07 GB/s`, `4 cores`, or "unknown"."""
+        if self.value is None:
+            return "unknown"
+        for scale, prefix in ((1e9, "G"), (1e6, "M")):
+            if self.value >= scale:
+                return f"{self.value / scale:.4g} {prefix}{self.unit}"
+        return f"{self.value:g} {self.unit}"
 
     def to_json(self) -> dict[str, Any]:
         return {"value": self.value, "unit": self.unit, "source": self.source, "note": self.note}
@@ -70,7 +77,7 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class EngineSupport:
-    """What a target's engine may be and likes: versions in [minimum, maximum), never a known-bad one.
+    """An engine of a target: versions in [minimum, maximum) without the known-bad, and habits.
 
     `pair_safe`: its int8 kernels add pairs of products in 16 bits, so weights must be pair-safe.
     """
@@ -98,7 +105,7 @@ class EngineSupport:
 
 @dataclass(frozen=True)
 class Target:
-    """A device or a class of CPUs. `board` is the name a board's /proc/cpuinfo gives, if it is one."""
+    """A device or a class of CPUs; `board` is what a device's /proc/cpuinfo calls it."""
 
     name: str
     title: str
@@ -136,17 +143,6 @@ class Target:
         }
 
 
-class HostCpu(Protocol):
-    """What `for_host` asks of a CPU: `edgeq_runtime.cpu.Cpu` is one."""
-
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def features(self) -> Collection[str]: ...
-    @property
-    def model(self) -> str: ...
-
-
 def names() -> tuple[str, ...]:
     """The names of all targets, in alphabetical order."""
     found = (item.name for item in _folder().iterdir() if item.name.endswith(".toml"))
@@ -163,18 +159,13 @@ def load(name: str) -> Target:
     return _load(name)
 
 
-def missing_features(wanted: Iterable[str], features: Collection[str]) -> tuple[str, ...]:
-    """The wanted features that a CPU lacks; `a|b` is there when one of a and b is."""
-    return tuple(item for item in wanted if not set(item.split("|")) & set(features))
-
-
-def for_host(cpu: HostCpu) -> str:
+def for_host(cpu: Cpu) -> str:
     """The target that describes a CPU best: its board, else the class that demands most of it."""
     fitting = [
         target
         for target in map(load, names())
         if target.architecture == cpu.architecture
-        and not missing_features(target.required_features, cpu.features)
+        and not missing(target.required_features, cpu)
         and (target.board is None or target.board in cpu.model)
     ]
     if not fitting:
@@ -188,7 +179,7 @@ def for_host(cpu: HostCpu) -> str:
 
 
 def parse(text: str, where: str) -> Target:
-    """A target from the text of its file; every broken rule raises `[bad-target]` naming `where`."""
+    """A target from the text of its file; a broken rule is `[bad-target]` naming `where`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:

@@ -45,7 +45,7 @@ def build(
     `file.py:function`, or a callable `f(run)`. Raises EdgeqError; a gate that fails is in the
     result's `outcome`, not an exception.
     """
-    from edgeq.api.build import build as carry_out
+    from edgeq.api.building import build as carry_out
 
     request = _request(settings, model, target, precision, data, evaluate, gate, out)
     return carry_out(request, progress or silent)
@@ -61,7 +61,7 @@ def plan(
     progress: Progress | None = None,
 ) -> Planned:
     """Make the quantization plan that `build` would carry out; write nothing."""
-    from edgeq.api.build import plan as make_plan
+    from edgeq.api.building import plan as make_plan
 
     request = _request(settings, model, target, precision, data, None, None, None)
     return make_plan(request, progress or silent)
@@ -77,7 +77,7 @@ def _request(
     gate: str | Sequence[str] | None,
     out: str | Path | None,
 ) -> Any:
-    from edgeq.api.build import Request
+    from edgeq.api.building import Request
 
     given: dict[str, Any] = {
         "model": None if model is None else str(model),

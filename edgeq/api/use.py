@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle or a model, ready to run: exact kernels, on this host."""
+    """A bundle or a model, ready to run on this host."""
 
     name: str
+    size_bytes: int
     inputs: Sequence[TensorInfo]
     outputs: Sequence[TensorInfo]
     specs: Mapping[str, Any]
@@ -40,10 +41,16 @@ class Opened:
 
 
 @contextmanager
-def opened(artifact: str | Path, input_tables: Mapping[str, Any] | None = None) -> Iterator[Opened]:
-    """Open a bundle, or any model edgeq reads, for exact runs; closed on leaving."""
+def opened(
+    artifact: str | Path, tables: Mapping[str, Any] | None = None, *, exact: bool
+) -> Iterator[Opened]:
+    """Open a bundle, or any model edgeq reads; closed on leaving.
+
+    `tables` are `[input.NAME]` for a model; a bundle brings its own. `exact` asks for the same
+    integers on every host; without it a bundle runs as an app would run it.
+    """
     path = Path(artifact)
-    value = _open_bundle(path) if is_bundle(path) else _open_model(path, input_tables or {})
+    value = _open_bundle(path, exact) if is_bundle(path) else _open_model(path, tables or {})
     try:
         yield value
     finally:
@@ -61,6 +68,23 @@ def is_bundle(path: Path) -> bool:
         return path.suffix == ".edgeq"
 
 
+def _open_bundle(path: Path, exact: bool) -> Opened:
+    import edgeq_runtime
+
+    runner = edgeq_runtime.load(path, exact=exact)
+    return Opened(
+        name=path.name,
+        size_bytes=runner.manifest.files[runner.manifest.artifact].size,
+        inputs=runner.inputs,
+        outputs=runner.outputs,
+        specs=runner.manifest.input_specs,
+        labels=runner.manifest.labels,
+        session=runner.session,
+        warnings=runner.warnings,
+        notes=(),
+    )
+
+
 def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:
     from edgeq_runtime.preprocess import InputSpec
 
@@ -69,6 +93,7 @@ def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:
     models.probe(model)
     return Opened(
         name=path.name,
+        size_bytes=read.size_bytes,
         inputs=read.graph.inputs,
         outputs=read.graph.outputs,
         specs={name: InputSpec.from_table(name, table) for name, table in tables.items()},
@@ -92,7 +117,7 @@ def run(
     """Run every sample of `data`; save outputs to `out` (npz), summarise them, pick the best."""
     from edgeq.data import open_source
 
-    with opened(artifact, input) as model:
+    with opened(artifact, input, exact=False) as model:
         source = open_source(data, inputs=model.inputs, specs=model.specs, limit=samples)
         collected: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in model.outputs}
         with Stage("Ran", progress) as stage:
@@ -211,7 +236,7 @@ def evaluate(
     from edgeq.quality import check_gate, compare, open_evaluation, parse_gate
 
     rules = parse_gate(gate or ())
-    with opened(artifact, input) as model:
+    with opened(artifact, input, exact=True) as model:
         evaluation = open_evaluation(
             evaluate, metric=metric, inputs=model.inputs, specs=model.specs
         )
@@ -220,7 +245,7 @@ def evaluate(
             n = qualities[0].n if qualities else None
             stage.done(f"on {n} samples" if n else "by the function", model.name)
         measured: dict[str, Any] = {quality.metric: quality for quality in qualities}
-        measured["size"] = _size_bytes(Path(artifact))
+        measured["size"] = model.size_bytes
         verdict = check_gate(rules, measured) if rules else None
         _tell(progress, model.notes, model.warnings)
         return Evaluation(
@@ -232,6 +257,30 @@ def evaluate(
             warnings=model.warnings,
             notes=model.notes,
         )
+
+
+def verify(bundle: str | Path, *, progress: Progress = silent) -> Verified:
+    """Check every byte of a bundle and run its golden vectors with exact kernels."""
+    import edgeq_runtime
+
+    path = Path(bundle)
+    with Stage("Verified", progress) as stage:
+        found = edgeq_runtime.verify(path)
+        stage.done(path.name, f"{found.vectors} golden vectors")
+    _tell(progress, (), found.warnings)
+    return Verified(
+        bundle=path.name,
+        passed=found.passed,
+        vectors=found.vectors,
+        outputs=tuple(check.to_json() for check in found.outputs),
+        engine=f"{found.engine} {found.engine_version}",
+        kernels=found.mode,
+        host=found.host,
+        target=found.target,
+        on_target=found.on_target,
+        digest=found.digest,
+        warnings=found.warnings,
+    )
 
 
 def _tell(progress: Progress, notes: Sequence[str], warnings: Sequence[str]) -> None:

@@ -17,10 +17,13 @@ from edgeq.cli.options import (
     samples_option,
     shape_option,
     story_options,
+    verbose_option,
 )
+from edgeq.cli.units import shell_line, shell_word
 
 if TYPE_CHECKING:
     from edgeq.config import BuildSettings
+    from edgeq.report.results import Build
 
 BUILD, DATA, QUALITY, SETTINGS = "Build", "Data", "Quality", "Settings"
 
@@ -31,13 +34,22 @@ EXAMPLES = (
         "edgeq build model.onnx -t rpi5 --int8 -d calib.npz --eval eval.npz --metric top1 "
         '--gate "top1>=-1pt,size<5MB"',
     ),
-    ("what would be int8, and why not", "edgeq build model.onnx -t rpi5 -d calib.npz --plan-only -v"),
+    (
+        "what would be int8, and why not",
+        "edgeq build model.onnx -t rpi5 -d calib.npz --plan-only -v",
+    ),
 )
 
 
 @click.command("build", cls=Command, examples=EXAMPLES)
 @click.argument("model", required=False, metavar="[MODEL]")
-@option("-t", "--target", section=BUILD, metavar="NAME", help="Build for target NAME, see `edgeq targets`")
+@option(
+    "-t",
+    "--target",
+    section=BUILD,
+    metavar="NAME",
+    help="Build for target NAME, see `edgeq targets`",
+)
 @precision_options
 @option(
     "--keep-float",
@@ -53,7 +65,13 @@ EXAMPLES = (
     help="Take ranges from the extremes or from a percentile (default: minmax)",
 )
 @shape_option(BUILD)
-@option("-d", "--data", section=DATA, metavar="SRC", help="Calibrate on SRC: .npz, folder of .npy or file.py:function")
+@option(
+    "-d",
+    "--data",
+    section=DATA,
+    metavar="SRC",
+    help="Calibrate on SRC: .npz, folder of .npy or file.py:function",
+)
 @samples_option(DATA, "samples of --data")
 @option(
     "--synthetic-data",
@@ -61,9 +79,21 @@ EXAMPLES = (
     is_flag=True,
     help="Calibrate on random numbers; marks every figure `not calibrated`",
 )
-@option("--labels", section=DATA, metavar="FILE", help="Pack class names into the bundle, one per line")
-@option("--eval", section=QUALITY, metavar="SRC", help="Measure quality with SRC: .npz with labels `y`, or file.py:function")
-@option("--metric", section=QUALITY, metavar="NAME", help="Measure NAME on an .npz: top1, top5, mae, mse, ...")
+@option(
+    "--labels", section=DATA, metavar="FILE", help="Pack class names into the bundle, one per line"
+)
+@option(
+    "--eval",
+    section=QUALITY,
+    metavar="SRC",
+    help="Measure quality with SRC: .npz with labels `y`, or file.py:function",
+)
+@option(
+    "--metric",
+    section=QUALITY,
+    metavar="NAME",
+    help="Measure NAME on an .npz: top1, top5, mae, mse or cosine",
+)
 @option(
     "--gate",
     section=QUALITY,
@@ -72,7 +102,13 @@ EXAMPLES = (
     help="Exit 1 unless RULES hold, like 'top1>=-0.5pt,size<5MB'; repeat for more",
 )
 @option("--strict", section=QUALITY, is_flag=True, help="Write nothing when the gate fails")
-@option("-o", "--out", section=OUTPUT, metavar="PATH", help="Write to PATH (default: NAME-TARGET-PRECISION.edgeq)")
+@option(
+    "-o",
+    "--out",
+    section=OUTPUT,
+    metavar="PATH",
+    help="Write to PATH (default: NAME-TARGET-PRECISION.edgeq)",
+)
 @option(
     "--as",
     "packaging",
@@ -83,11 +119,17 @@ EXAMPLES = (
 @option("--force", section=OUTPUT, is_flag=True, help="Replace an existing folder")
 @option("--plan-only", section=OUTPUT, is_flag=True, help="Show the plan and write nothing")
 @config_option(SETTINGS)
-@option("--show-config", section=SETTINGS, is_flag=True, help="Show every setting and where it comes from, then stop")
+@option(
+    "--show-config",
+    section=SETTINGS,
+    is_flag=True,
+    help="Show every setting and where it comes from, then stop",
+)
 @story_options
+@verbose_option
 @click.pass_obj
 def command(
-    console: Console, *, plan_only: bool, show_config: bool, config: str | None, **flags: Any
+    console: Console, /, *, plan_only: bool, show_config: bool, config: str | None, **flags: Any
 ) -> int:
     """Build a verified, packaged model for one target."""
     resolved = resolve(flags, config)
@@ -102,9 +144,9 @@ def _build(console: Console, settings: BuildSettings) -> int:
     from edgeq.cli.story import Story
 
     with Story(console) as story:
-        result = api.build(settings.model, target=settings.target, settings=settings, progress=story)
+        result = api.build(settings=settings, progress=story)
     story.rest(notes=result.notes, warnings=result.warnings)
-    return render.show(console, result, render.build)
+    return render.show(console, result, render.build, _after(result, settings))
 
 
 def _plan(console: Console, settings: BuildSettings) -> int:
@@ -113,9 +155,17 @@ def _plan(console: Console, settings: BuildSettings) -> int:
     from edgeq.cli.story import Story
 
     with Story(console) as story:
-        result = api.plan(settings.model, target=settings.target, settings=settings, progress=story)
+        result = api.plan(settings=settings, progress=story)
     story.rest(notes=result.notes, warnings=result.warnings)
-    return render.show(console, result, render.plan)
+    typed = [word for word in console.arguments if word not in ("--plan-only", "-v", "--verbose")]
+    return render.show(console, result, render.plan, f"edgeq {shell_line(typed)}")
+
+
+def _after(result: Build, settings: BuildSettings) -> str:
+    if result.bundle is None:
+        model = shell_word(settings.model or "")
+        return f"edgeq build {model} --target {result.target} --fp32"
+    return f"edgeq {'verify' if result.ok else 'inspect'} {shell_word(result.bundle)}"
 
 
 def _show(console: Console, settings: BuildSettings, origins: dict[str, str]) -> int:

@@ -1,18 +1,21 @@
-"""The two streams of a command: stdout carries the result, stderr the story; colour adds, only."""
+"""The two streams of a command: stdout carries the result, stderr the story; colour only adds.
+
+This module and its neighbours `entry` and `lazy` are what `edgeq --help` loads: keep them light.
+"""
 
 from __future__ import annotations
 
 import io
-import json
+import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from edgeq.errors import EdgeqError
+if TYPE_CHECKING:
+    from edgeq.errors import EdgeqError
 
 ERROR_SCHEMA = "edgeq.error/1"
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
@@ -20,18 +23,19 @@ _CONTROL = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _WORDS = {"error": "red", "hint": "cyan", "warning": "yellow", "note": "dim", "next": "cyan"}
 
 
-@dataclass
 class Console:
     """Where a command writes. A reader that goes away (`| head`) silences its stream, nothing else.
 
     `json`: stdout gets one document instead of text. `verbosity`: -1 quiet, 0, 1 verbose.
-    `progress`: a bar may be shown where stderr is a terminal.
+    `progress`: a bar may be shown where stderr is a terminal. `arguments`: what was typed.
     """
 
-    json: bool = False
-    verbosity: int = 0
-    progress: bool = True
-    _gone: set[str] = field(default_factory=set)
+    def __init__(self, *, json: bool = False, arguments: Sequence[str] = ()) -> None:
+        self.json = json
+        self.arguments = tuple(arguments)
+        self.verbosity = 0
+        self.progress = True
+        self._gone: set[str] = set()
 
     @property
     def verbose(self) -> bool:
@@ -49,9 +53,11 @@ class Console:
     def document(self, document: Mapping[str, Any]) -> None:
         """Write the one JSON document to stdout: ASCII, so that any terminal and locale takes it.
 
-        A value that JSON does not know is a bug, and so is NaN: both raise.
+        NaN and infinity, which JSON does not know, become null.
         """
-        for line in json.dumps(document, indent=2, allow_nan=False).split("\n"):
+        import json
+
+        for line in json.dumps(_finite(document), indent=2, allow_nan=False).split("\n"):
             self._write("stdout", line)
 
     def story(self, text: str) -> None:
@@ -129,7 +135,7 @@ class Console:
 
 
 def make_printable(*streams: TextIO | None) -> None:
-    """Let names that the terminal's encoding cannot write come out as `\\xNN` instead of failing."""
+    """Escape what a stream's encoding cannot write, instead of failing on a file's name."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -144,5 +150,18 @@ def error_document(error: EdgeqError) -> dict[str, Any]:
     }
 
 
+def _finite(value: Any) -> Any:
+    """A document with null for each number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _cannot_print(name: str, error: OSError) -> EdgeqError:
-    return EdgeqError("cannot-print", f"{name} takes no more output: {error.strerror or error}")
+    from edgeq.errors import EdgeqError
+
+    return EdgeqError(
+        "cannot-print", f"{name} takes no more output: {error.strerror or error}".lower()
+    )

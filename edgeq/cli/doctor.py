@@ -17,9 +17,11 @@ EXAMPLES = (
 @click.command("doctor", cls=Command, examples=EXAMPLES)
 @json_option
 @click.pass_obj
-def command(console: Console) -> int:
+def command(console: Console, /) -> int:
     """Check this machine for what edgeq needs."""
     from edgeq import api
     from edgeq.cli import render
 
-    return render.show(console, api.doctor(), render.doctor)
+    result = api.doctor()
+    next_line = "edgeq targets" if result.ok else "edgeq doctor"
+    return render.show(console, result, render.doctor, next_line)

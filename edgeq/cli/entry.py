@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
 from edgeq.cli.console import Console, make_printable
-from edgeq.cli.lazy import LazyGroup
-from edgeq.cli.outcome import from_click, guard
+from edgeq.cli.lazy import VERSION, LazyGroup
 
 COMMANDS = {
     "build": ("edgeq.cli.build:command", "Build a verified, packaged model for one target"),
@@ -28,7 +27,8 @@ EXAMPLES = (
     ("what is in the bundle, and does it still compute?", "edgeq verify model-rpi5-int8.edgeq"),
 )
 
-def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from edgeq import __version__
 
@@ -48,7 +48,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     is_eager=True,
     expose_value=False,
     callback=_show_version,
-    help="Print the version and exit",
+    help=VERSION,
 )
 def group() -> None:
     """Put a trained model on a small device and tell what that costs: bytes and quality."""
@@ -58,9 +58,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code of its outcome and never raises."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     make_printable(sys.stdout, sys.stderr)
-    console = Console(json="--json" in arguments)
-    code = guard(lambda: _invoke(arguments, console), console)
-    return guard(lambda: _flushed(console, code), console)
+    console = Console(json="--json" in arguments, arguments=arguments)
+    code = _guard(lambda: _invoke(arguments, console), console)
+    return _guard(lambda: _flushed(console, code), console)
 
 
 def _invoke(arguments: list[str], console: Console) -> int:
@@ -72,10 +72,20 @@ def _invoke(arguments: list[str], console: Console) -> int:
     except click.exceptions.NoArgsIsHelpError as nothing:
         click.echo(nothing.format_message(), err=True)
         return nothing.exit_code
-    except click.UsageError as wrong:
-        raise from_click(wrong) from wrong
 
 
 def _flushed(console: Console, code: int) -> int:
     console.flush()
     return code
+
+
+def _guard(action: Callable[[], int], console: Console) -> int:
+    """Run `action` for its exit code; what it raises is told, and has an exit code too."""
+    try:
+        return action()
+    except BrokenPipeError:
+        return 0  # only help and --version write past the console: their reader has what it wanted
+    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  nothing leaves as a traceback
+        from edgeq.cli.outcome import as_error
+
+        return console.fail(as_error(raised))

@@ -6,11 +6,15 @@ import click
 
 from edgeq.cli.console import Console
 from edgeq.cli.lazy import Command, usage_error
-from edgeq.cli.options import config_option, option, resolve, story_options
+from edgeq.cli.options import config_option, is_bundle, option, resolve, story_options
+from edgeq.cli.units import shell_word
 
 EXAMPLES = (
     ("labels in an .npz", "edgeq eval model-rpi5-int8.edgeq --eval test.npz --metric top1"),
-    ("your own function, with a gate", 'edgeq eval model.onnx --eval eval.py:score --gate "score>=0.9"'),
+    (
+        "your own function, with a gate",
+        'edgeq eval model.onnx --eval eval.py:score --gate "score>=0.9"',
+    ),
 )
 
 
@@ -27,7 +31,7 @@ EXAMPLES = (
     "--metric",
     section="Quality",
     metavar="NAME",
-    help="Measure NAME on an .npz: top1, top5, mae, mse, ...",
+    help="Measure NAME on an .npz: top1, top5, mae, mse or cosine",
 )
 @option(
     "--gate",
@@ -51,7 +55,9 @@ def command(
     """Measure the quality of a bundle or a model."""
     settings = resolve({"eval": evaluation, "metric": metric, "gate": gate}, config).settings
     if settings.eval is None:
-        raise usage_error("`edgeq eval` needs something to measure with", ctx, "give it: `--eval test.npz`")
+        raise usage_error(
+            "`edgeq eval` needs something to measure with", ctx, "give it: `--eval test.npz`"
+        )
     from edgeq import api
     from edgeq.cli import render
     from edgeq.cli.story import Story
@@ -67,4 +73,6 @@ def command(
             progress=story,
         )
     story.rest(notes=result.notes, warnings=result.warnings)
-    return render.show(console, result, render.evaluation)
+    verb = "verify" if result.ok and is_bundle(artifact) else "inspect"
+    next_line = f"edgeq {verb} {shell_word(artifact)}"
+    return render.show(console, result, render.evaluation, next_line)

@@ -18,7 +18,7 @@ EXAMPLES = (
 @click.argument("slug", required=False, metavar="[SLUG]")
 @json_option
 @click.pass_obj
-def command(console: Console, *, slug: str | None) -> int:
+def command(console: Console, /, *, slug: str | None) -> int:
     """Explain an error by its slug."""
     from edgeq.cli import listings
     from edgeq.cli.documents import explain_document

@@ -6,7 +6,8 @@ import click
 
 from edgeq.cli.console import Console
 from edgeq.cli.lazy import Command
-from edgeq.cli.options import shape_option, story_options
+from edgeq.cli.options import json_option, shape_option
+from edgeq.cli.units import shell_word
 
 EXAMPLES = (
     ("inputs, outputs, operators of a model", "edgeq inspect model.onnx"),
@@ -17,9 +18,9 @@ EXAMPLES = (
 @click.command("inspect", cls=Command, examples=EXAMPLES)
 @click.argument("file", metavar="FILE")
 @shape_option("Model")
-@story_options
+@json_option
 @click.pass_obj
-def command(console: Console, *, file: str, shape: dict[str, tuple[int, ...]] | None) -> int:
+def command(console: Console, /, *, file: str, shape: dict[str, tuple[int, ...]] | None) -> int:
     """Show what a model or a bundle holds."""
     from edgeq import api
     from edgeq.cli import render
@@ -27,4 +28,7 @@ def command(console: Console, *, file: str, shape: dict[str, tuple[int, ...]] | 
 
     result = api.inspect(file, shape=shape)
     Story(console).rest(notes=result.notes)
-    return render.show(console, result, lambda console, result: render.inspection(result, file))
+    word = shell_word(file)
+    bundle = result.kind == "bundle"
+    next_line = f"edgeq verify {word}" if bundle else f"edgeq build {word} --target rpi5"
+    return render.show(console, result, render.inspection, next_line)

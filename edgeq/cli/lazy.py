@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.errors import EdgeqError, did_you_mean
+if TYPE_CHECKING:
+    from edgeq.errors import EdgeqError
+
+HELP = "Show this message and exit"
+VERSION = "Print the version and exit"
 
 
 def usage_error(message: str, context: click.Context | None, *hints: str) -> EdgeqError:
-    """Wrong usage in `context`: `hints` come first, the command's own help is the last one."""
+    """Wrong usage in `context`; the hint is `hints`, else the help of the command."""
+    from edgeq.errors import EdgeqError
+
     path = "edgeq" if context is None else context.command_path
-    return EdgeqError("usage", message, *hints, f"`{path} --help` lists what it takes")
+    return EdgeqError("usage", message, *(hints or (f"{path} --help",)))
 
 
 class Option(click.Option):
@@ -23,6 +29,15 @@ class Option(click.Option):
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Refuse an option of the command where a value was forgotten: `--data --int8`."""
+        given = value if isinstance(value, tuple | list) else (value,)
+        options = {name for param in ctx.command.params for name in param.opts}
+        for word in given:
+            if not self.is_flag and word in options:
+                raise usage_error(f"`{self.opts[-1]}` needs a value, not the option `{word}`", ctx)
+        return super().type_cast_value(ctx, value)
 
 
 class Choice(click.ParamType[str]):
@@ -40,8 +55,9 @@ class Choice(click.ParamType[str]):
         if value in self.words:
             return str(value)
         option = "" if param is None else f"`{param.opts[-1]}` "
-        hints = did_you_mean(str(value), self.words)
-        raise usage_error(f"{option}is {_words(self.words)}, not `{value}`", ctx, *hints)
+        raise usage_error(
+            f"{option}is {_words(self.words)}, not `{value}`", ctx, *nearest(value, self.words)
+        )
 
 
 class Count(click.ParamType[int]):
@@ -63,12 +79,17 @@ class Command(click.Command):
     def __init__(
         self, *args: Any, examples: tuple[tuple[str, str], ...] = (), **kwargs: Any
     ) -> None:
-        settings = {"help_option_names": ["-h", "--help"], "allow_extra_args": True}
-        super().__init__(*args, context_settings=settings, **kwargs)
+        super().__init__(*args, **kwargs)
+        self.context_settings.update(help_option_names=["-h", "--help"], allow_extra_args=True)
+        self.help = (self.help or "").rstrip(".")
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as wrong:
+            wrong.ctx = wrong.ctx or ctx
+            raise
         if ctx.args:
             raise usage_error(f"`{ctx.command_path}` takes no argument `{ctx.args[0]}`", ctx)
         return rest
@@ -77,8 +98,9 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(param, "section", "Other"), []).append(record)
+            if record is not None and isinstance(param, Option):
+                sections.setdefault(param.section, []).append(record)
+        sections["Help"] = [(", ".join(self.get_help_option_names(ctx)), HELP)]
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records, col_max=34)
@@ -101,6 +123,7 @@ class LazyGroup(click.Group):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.help = (self.help or "").rstrip(".")
         self.table = table
         self.examples = examples
 
@@ -121,7 +144,13 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in self.table or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        raise usage_error(f"there is no command `{name}`", ctx, *did_you_mean(name, self.table))
+        hints = nearest(name, self.table)
+        raise usage_error(f"there is no command `{name}`", ctx, *hints)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        with formatter.section("Options"):
+            formatter.write_dl([("--version", VERSION), ("-h, --help", HELP)])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -131,9 +160,15 @@ class LazyGroup(click.Group):
         write_examples(self.examples, formatter)
 
 
-def write_examples(
-    examples: tuple[tuple[str, str], ...], formatter: click.HelpFormatter
-) -> None:
+def nearest(word: str, words: Iterable[str]) -> tuple[str, ...]:
+    """The hint for a mistyped word where one of `words` is close; nothing where none is."""
+    from edgeq.errors import nearest as closest
+
+    match = closest(word, words)
+    return () if match is None else (f"did you mean `{match}`?",)
+
+
+def write_examples(examples: tuple[tuple[str, str], ...], formatter: click.HelpFormatter) -> None:
     """Write the "Examples" section: each a comment and the line to type, never wrapped."""
     if not examples:
         return

@@ -73,7 +73,9 @@ class _Sources:
 
 
 def _engine_block(engine: EngineSupport, sources: _Sources) -> Iterator[str]:
-    yield f"{_engine(engine)}: {_activations(engine)} {sources.mark(engine.source)}"
+    weights = "pair-safe" if engine.pair_safe else "full range"
+    writes = f"{engine.activation_dtype} activations, {weights} weights"
+    yield f"{_engine(engine)}: {writes} {sources.mark(engine.source)}"
     for bad in engine.known_bad:
         yield f"  never {bad.version}: {bad.effect} {sources.mark(bad.source)}"
     rows = [("OPERATION", "ENCODING", "SPEED", "AGAINST FP32", "")]
@@ -96,7 +98,9 @@ def slugs(rows: Mapping[str, Slug]) -> Iterator[str]:
     width = max(len(name) for name in rows)
     yield f"{'SLUG'.ljust(width)}   EXIT   CAUSE"
     for name, row in rows.items():
-        yield f"{name.ljust(width)}   {row.exit_code:>4}   {row.cause}"
+        first, *rest = textwrap.wrap(row.cause, _WIDTH - width - 10, break_long_words=False)
+        yield f"{name.ljust(width)}   {row.exit_code:>4}   {first}"
+        yield from (f"{'':{width + 10}}{line}" for line in rest)
     yield ""
     yield f"next: edgeq explain {next(iter(rows))}"
 
@@ -135,22 +139,22 @@ def _engine(engine: EngineSupport) -> str:
 def _cpu(item: Target) -> str:
     cores = "" if item.cores.value is None else f"{item.cores.value:g}x "
     clock = "" if item.clock_hz.value is None else f", {_figure(item.clock_hz)}"
-    return f"{cores}{item.core} ({item.architecture}){clock}"
+    return f"{cores}{item.core}{clock}"
 
 
 def _int8_path(item: Target) -> str:
     """How int8 suits the kernels of the target's first engine, and the features it is fast with."""
-    return f"{_activations(item.engines[0])}; fast with {_features(item.fast_features)}"
+    fast = f", fast with {_features(item.fast_features)}" if item.fast_features else ""
+    return _activations(item.engines[0]) + fast
 
 
 def _activations(engine: EngineSupport) -> str:
-    return f"{engine.activation_dtype} activations" + (
-        ", pair-safe weights" if engine.pair_safe else ""
-    )
+    """The writer's choices for the engine's kernels: `uint8, pair-safe weights`."""
+    return engine.activation_dtype + (", pair-safe weights" if engine.pair_safe else "")
 
 
 def _features(names: Sequence[str]) -> str:
-    return " ".join(names) or "nothing more"
+    return " ".join(names) or "-"
 
 
 def _noted(text: str, note: str | None) -> str:

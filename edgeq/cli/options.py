@@ -43,11 +43,11 @@ def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool
     return callback
 
 
-def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Console).json = value
 
 
-def _set_progress(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _set_progress(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Console).progress = not value
 
 
@@ -64,10 +64,9 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def story_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--json`, `-q`, `-v` and `--no-progress`, in this order in the help."""
+    """`--json`, `-q` and `--no-progress`: for commands that tell how they get on."""
     for names, callback, text in (
         (("--no-progress",), _set_progress, "Show no progress bar; stages keep their lines"),
-        (("-v", "--verbose"), _set_verbosity(1), "Show every operator, layer and note"),
         (("-q", "--quiet"), _set_verbosity(-1), "Show warnings and errors only, beside the result"),
     ):
         command = option(
@@ -79,6 +78,18 @@ def story_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help=text,
         )(command)
     return json_option(command)
+
+
+def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-v`: nothing is summed up."""
+    return option(
+        *("-v", "--verbose"),
+        section=OUTPUT,
+        is_flag=True,
+        expose_value=False,
+        callback=_set_verbosity(1),
+        help="Show every operator, layer and note",
+    )(command)
 
 
 def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +122,7 @@ def shape_option(section: str) -> Decorator:
     """`--shape NAME=1x3x224x224`, repeatable."""
 
     def callback(
-        ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+        ctx: click.Context, _: click.Parameter, value: tuple[str, ...]
     ) -> dict[str, tuple[int, ...]] | None:
         from edgeq.config import parse_shape
 
@@ -143,10 +154,18 @@ def config_option(section: str) -> Decorator:
 
 
 def resolve(flags: Mapping[str, Any], config: str | None) -> Resolved:
-    """Flags over EDGEQ_* over `config` (or ./edgeq.toml) over defaults; None and () are not given."""
+    """Flags over EDGEQ_* over `config` (or ./edgeq.toml) over defaults.
+
+    A flag that is None, False or () was not given.
+    """
     from edgeq.config import FILE_NAME
     from edgeq.config import resolve as merge
 
     path = Path(config or FILE_NAME)
     given = {name: value for name, value in flags.items() if value not in (None, (), False)}
     return merge(given, os.environ, path if config or path.is_file() else None)
+
+
+def is_bundle(path: str) -> bool:
+    """Whether `path` names a bundle, going by what it is called: for words on screen, no more."""
+    return path.endswith(".edgeq") or Path(path).is_dir()

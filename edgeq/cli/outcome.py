@@ -7,14 +7,12 @@ import platform
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from edgeq.cli.console import Console
-from edgeq.cli.lazy import usage_error
-from edgeq.errors import EdgeqError, did_you_mean
+from edgeq.cli.lazy import nearest, usage_error
+from edgeq.errors import EdgeqError
 
 NOT_OURS = frozenset(
     getattr(errno, name)
@@ -27,32 +25,28 @@ NOT_OURS = frozenset(
 """What the operating system refuses whatever edgeq does: an error to act on, not a bug."""
 
 
-def guard(action: Callable[[], int], console: Console) -> int:
-    """Run `action` for its exit code; what it raises is told, and has an exit code too."""
-    try:
-        return action()
-    except EdgeqError as error:
-        return console.fail(error)
-    except BrokenPipeError:
-        return 0  # only help and --version write past the console: their reader has what it wanted
-    except (KeyboardInterrupt, click.Abort):
-        return console.fail(EdgeqError("interrupted", "interrupted"))
-    except MemoryError:
-        return console.fail(EdgeqError("out-of-memory", "this needs more memory than is free"))
-    except OSError as error:
-        return console.fail(_refused(error) if error.errno in NOT_OURS else _bug(error))
-    except Exception as error:  # the last resort: a bug is told in one line and saved in a file
-        return console.fail(_bug(error))
+def as_error(raised: BaseException) -> EdgeqError:
+    """What a command raised, as the error to tell; anything unforeseen is a bug, and saved."""
+    if isinstance(raised, EdgeqError):
+        return raised
+    if isinstance(raised, click.UsageError):
+        return from_click(raised)
+    if isinstance(raised, KeyboardInterrupt | click.Abort):
+        return EdgeqError("interrupted", "interrupted", exit_code=130)
+    if isinstance(raised, MemoryError):
+        return EdgeqError("out-of-memory", "this needs more memory than is free")
+    if isinstance(raised, OSError) and raised.errno in NOT_OURS:
+        where = "" if raised.filename is None else f"`{raised.filename}`: "
+        return EdgeqError("os-error", f"{where}{(raised.strerror or str(raised)).lower()}")
+    return _bug(raised)
 
 
 def from_click(wrong: click.UsageError) -> EdgeqError:
     """click's complaint in edgeq's words, with the nearest option as a hint."""
     command = "edgeq" if wrong.ctx is None else wrong.ctx.command_path
     if isinstance(wrong, click.NoSuchOption):
-        known = _options(wrong.ctx)
-        hints = did_you_mean(wrong.option_name, known) if wrong.option_name[:2] == "--" else ()
-        close = tuple(hint for hint in hints if hint.startswith("did you mean"))
-        return usage_error(f"`{command}` has no option `{wrong.option_name}`", wrong.ctx, *close)
+        hints = nearest(wrong.option_name, _options(wrong.ctx))
+        return usage_error(f"`{command}` has no option `{wrong.option_name}`", wrong.ctx, *hints)
     if isinstance(wrong, click.MissingParameter) and wrong.param is not None:
         return usage_error(f"`{command}` needs {wrong.param.human_readable_name}", wrong.ctx)
     if isinstance(wrong, click.BadOptionUsage):
@@ -69,11 +63,6 @@ def _options(ctx: click.Context | None) -> tuple[str, ...]:
     return tuple(name for name in names if name.startswith("--"))
 
 
-def _refused(error: OSError) -> EdgeqError:
-    where = "" if error.filename is None else f"`{error.filename}`: "
-    return EdgeqError("os-error", f"{where}{error.strerror or error}".lower())
-
-
 def _bug(error: BaseException) -> EdgeqError:
     """Save the traceback where the user can send it from; say so in one line."""
     from edgeq import __version__
@@ -85,8 +74,10 @@ def _bug(error: BaseException) -> EdgeqError:
     try:
         path = _save(error, __version__)
     except OSError:
-        return EdgeqError("bug", message, "set TMPDIR to a folder that takes the crash file")
-    return EdgeqError("bug", message, f"report it with the crash file `{path}`")
+        return EdgeqError(
+            "bug", message, "set TMPDIR to a folder that takes the crash file", exit_code=70
+        )
+    return EdgeqError("bug", message, f"report it with the crash file `{path}`", exit_code=70)
 
 
 def _save(error: BaseException, version: str) -> Path:
@@ -99,8 +90,6 @@ def _save(error: BaseException, version: str) -> Path:
         encoding="utf-8",
         errors="backslashreplace",
     ) as stream:
-        stream.write(
-            f"edgeq {version}\nPython {sys.version.split()[0]}\n{platform.platform()}\n\n"
-        )
+        stream.write(f"edgeq {version}\nPython {sys.version.split()[0]}\n{platform.platform()}\n\n")
         stream.writelines(traceback.format_exception(error))
         return Path(stream.name)

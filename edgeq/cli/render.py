@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from edgeq.cli.console import Console
-from edgeq.cli.units import counted, decibels, factor, number, shell_word, size, table
+from edgeq.cli.units import counted, decibels, factor, number, size, table
 from edgeq.report.results import (
     Build,
     Doctor,
@@ -30,16 +30,18 @@ class Result(Protocol):
 
 
 AnyResult = TypeVar("AnyResult", bound=Result)
+Text = Callable[[Console, AnyResult, str], Iterable[str]]
 
 
-def show(
-    console: Console, result: AnyResult, text: Callable[[Console, AnyResult], Iterable[str]]
-) -> int:
-    """Print `result` as its JSON document or as `text`; returns the exit code it stands for."""
+def show(console: Console, result: AnyResult, text: Text[AnyResult], next_line: str) -> int:
+    """Print `result` as its JSON document, or as `text` ending in the command worth typing next.
+
+    Returns the exit code that the result stands for.
+    """
     if console.json:
         console.document(result.to_json())
     else:
-        console.result(text(console, result))
+        console.result(text(console, result, next_line))
     return int(getattr(result, "exit_code", 0))
 
 
@@ -73,16 +75,16 @@ def plan(console: Console, result: Planned, next_line: str) -> Iterator[str]:
     if tensors:
         kinds = _count(encoding["dtype"] for encoding in tensors.values())
         yield _row("tensors", ", ".join(f"{count} {dtype}" for dtype, count in kinds.items()))
-    if console.verbose:
-        yield from _plan_details(result.plan)
     yield _row("bundle", "not written: --plan-only")
     yield ""
+    if console.verbose:
+        yield from _plan_details(result.plan)
     yield _next(console, next_line)
 
 
 def evaluation(console: Console, result: Evaluation, next_line: str) -> Iterator[str]:
     """Each metric with its samples and interval, the gate, and what computed them."""
-    yield from table(_metric_rows(result.metrics, "value"))
+    yield from table(_metric_rows(result.metrics, "measured"))
     yield from _gate_lines(console, result.gate)
     yield _row("engine", f"{result.engine} on this host, {_kernels(result.kernels)}")
     yield ""
@@ -123,10 +125,12 @@ def verified(console: Console, result: Verified, next_line: str) -> Iterator[str
     word = console.paint("passed", "green") if result.passed else console.paint("failed", "red")
     yield _row("verified", f"{result.bundle}: {word}")
     yield _row("bytes", f"every digest holds, bundle {result.digest}")
-    for line in table([_verified_row(output) for output in result.outputs]):
-        yield _row("output", line)
-    yield _row("vectors", f"{result.vectors} golden")
-    yield _row("engine", f"{result.engine} on {result.host}, {_kernels(result.kernels)}")
+    yield _row("vectors", f"{result.vectors} golden, computed here")
+    for place, line in enumerate(table([_compared(output) for output in result.outputs], gap=2)):
+        yield _row("" if place else "outputs", line)
+    host = result.host if result.on_target else f"{result.host}, not the target {result.target}"
+    yield _row("host", host)
+    yield _row("engine", f"{result.engine}, {_kernels(result.kernels)}")
     yield ""
     yield _next(console, next_line)
 
@@ -171,6 +175,52 @@ def _size_rows(result: Build) -> list[tuple[str, ...]]:
     return [head, (label, size(before), size(after), factor(before, after))]
 
 
+def _metric_rows(metrics: Sequence[Mapping[str, Any]], precision: str) -> list[tuple[str, ...]]:
+    """Value beside the float model's where that was measured and the precision is another."""
+    rows: list[tuple[str, ...]] = []
+    for metric in metrics:
+        label = metric["metric"].ljust(_LABEL - 3)
+        value, baseline = metric["value"], metric["baseline"]
+        if baseline is None or precision == "fp32":
+            rows.append((label, _figure(metric, value), _spread(metric, "interval")))
+            continue
+        change = _change(metric, metric["difference"])
+        figures = (_figure(metric, baseline), _figure(metric, value), change)
+        rows.append((label, *figures, _spread(metric, "difference_interval")))
+    return rows
+
+
+def _figure(metric: Mapping[str, Any], value: float) -> str:
+    return f"{100 * value:.2f} %" if metric["unit"] == "fraction" else number(value)
+
+
+def _change(metric: Mapping[str, Any], value: float) -> str:
+    return f"{100 * value:+.2f} pt" if metric["unit"] == "fraction" else f"{value:+.4g}"
+
+
+def _spread(metric: Mapping[str, Any], which: str) -> str:
+    """The 95 % interval and the samples behind it, or that there is none."""
+    if metric["n"] is None:
+        return "one number, no interval"
+    samples = counted(metric["n"], "sample")
+    if metric[which] is None:
+        return f"{samples}, no interval"
+    write = _figure if which == "interval" else _change
+    low, high = (write(metric, end) for end in metric[which])
+    return f"{100 * metric['confidence']:.0f} % interval {low} to {high}, {samples}"
+
+
+def _gate_lines(console: Console, gate: Mapping[str, Any] | None) -> Iterator[str]:
+    """Each rule, whether it held, and by what measure."""
+    if gate is None:
+        return
+    for place, rule in enumerate(gate["rules"]):
+        word = "passed" if rule["passed"] else "failed"
+        measured = rule["text"].removeprefix(f"gate {rule['rule']} {word}: ")
+        told = console.paint(word, "green" if rule["passed"] else "red")
+        yield _row("" if place else "gate", f"{rule['rule']}  {told}: {measured}")
+
+
 def _operator_lines(
     console: Console, ops: Mapping[str, Mapping[str, int]], left: Sequence[LeftInFloat]
 ) -> Iterator[str]:
@@ -182,8 +232,9 @@ def _operator_lines(
         return
     total = sum(ops.get("float32", {}).values()) or len(left)
     yield _row("float32", f"{counted(total, 'operator')} left in float:")
+    rows: list[tuple[str, ...]]
     if console.verbose:
-        rows = [(f"{op.op_type} {op.node}", op.reason) for op in left]
+        rows = [(op.op_type, op.node, op.reason) for op in left]
     else:
         rows = [(f"{n} {op_type}", reason) for (op_type, reason), n in _group(left).items()]
     hidden = len(rows) - SHOWN_GROUPS
@@ -231,16 +282,15 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 def _plan_details(document: Mapping[str, Any]) -> Iterator[str]:
     ops = [(op["op_type"], op["node"], op["precision"], _why(op)) for op in document.get("ops", ())]
     if ops:
-        yield ""
         yield from table([("OPERATOR", "NODE", "PRECISION", "WHY"), *ops])
+        yield ""
     tensors = [
         (name, encoding["dtype"], _scales(encoding), encoding["origin"])
         for name, encoding in document.get("tensors", {}).items()
     ]
     if tensors:
-        yield ""
         yield from table([("TENSOR", "TYPE", "SCALE", "RANGE FROM"), *tensors])
-    yield ""
+        yield ""
 
 
 def _why(op: Mapping[str, Any]) -> str:
@@ -262,6 +312,18 @@ def _top_rows(result: Ran) -> list[tuple[str, str]]:
         texts = [f"{label or index} ({number(score)})" for index, label, score in best]
         rows.append((str(sample), ", ".join(texts)))
     return rows
+
+
+def _compared(output: Mapping[str, Any]) -> tuple[str, str]:
+    """How one output's golden elements compare: to the last bit, or within a tolerance."""
+    elements, wrong = counted(output["compared"], "element"), output["mismatches"]
+    tolerance, error = output["tolerance"], number(output["max_error"])
+    if wrong:
+        steps = "" if output["max_lsb"] is None else f", {counted(output['max_lsb'], 'step')}"
+        return output["name"], f"{wrong} of {elements} differ, by up to {error}{steps}"
+    if tolerance is None:
+        return output["name"], f"{elements} equal to the last bit"
+    return output["name"], f"{elements} within {number(tolerance)}, largest error {error}"
 
 
 def _count(words: Iterable[str]) -> dict[str, int]:

@@ -14,9 +14,13 @@ from edgeq.cli.options import (
     samples_option,
     story_options,
 )
+from edgeq.cli.units import shell_word
 
 EXAMPLES = (
-    ("the three best classes of each sample", "edgeq run model-rpi5-int8.edgeq -d test.npz --topk 3"),
+    (
+        "the three best classes of each sample",
+        "edgeq run model-rpi5-int8.edgeq -d test.npz --topk 3",
+    ),
     ("every output, saved", "edgeq run model.onnx -d test.npz -o outputs.npz"),
 )
 
@@ -72,4 +76,4 @@ def command(
             progress=story,
         )
     story.rest(notes=result.notes, warnings=result.warnings)
-    return render.show(console, result, render.run)
+    return render.show(console, result, render.run, f"edgeq inspect {shell_word(artifact)}")

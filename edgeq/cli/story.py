@@ -18,19 +18,20 @@ from edgeq.report.events import (
 )
 
 _WIDTH = 86
+SHOWN, MANY = 3, 5
+"""Of more than MANY notes that begin alike, SHOWN are told and the others counted."""
 
 
 class Story:
     """Listens to the api's events. As a context manager it leaves the terminal clean behind.
 
-    Notes and warnings of a running stage are told after the line of that stage. `--quiet` tells
+    Notes and warnings are told after the line of the stage that they belong to. `--quiet` tells
     warnings alone.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Bar | None = None
-        self._stage: str | None = None
         self._pending: list[tuple[str, str]] = []
         self._told: set[str] = set()
 
@@ -64,10 +65,10 @@ class Story:
             for text in texts:
                 if text not in self._told:
                     self._tell(word, text)
+        self._close_stage()
 
     def _open_stage(self, event: StageStarted) -> None:
         self._close_stage()
-        self._stage = event.name
         console = self._console
         if console.progress and not console.quiet and console.is_terminal("stderr"):
             self._bar = Bar(event.name, event.total)
@@ -80,17 +81,14 @@ class Story:
 
     def _tell(self, word: str, text: str) -> None:
         self._told.add(text)
-        if self._stage is not None:
+        if word == "warning" or not self._console.quiet:
             self._pending.append((word, text))
-        elif word == "warning" or not self._console.quiet:
-            self._console.say(word, text)
 
     def _close_stage(self) -> None:
         self._close_bar()
-        self._stage = None
         pending, self._pending = self._pending, []
-        for word, text in pending:
-            self._tell(word, text)
+        for word, text in pending if self._console.verbose else _summed_up(pending):
+            self._console.say(word, text)
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -106,3 +104,18 @@ class Story:
         seconds = f"{event.seconds:.1f}s"
         room = width - 12 - len(tail) - len(seconds)
         return f"{name}  {tail}{' ' * max(2, room)}{seconds}"
+
+
+def _summed_up(told: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Notes that begin alike ("PASS: ...") are counted after the first few; warnings never."""
+    heads = [text.split(":", 1)[0] if word == "note" and ":" in text else "" for word, text in told]
+    lines: list[tuple[str, str]] = []
+    for place, line in enumerate(told):
+        total = heads.count(heads[place])
+        before = heads[:place].count(heads[place])
+        if not heads[place] or total <= MANY or before < SHOWN:
+            lines.append(line)
+        elif before == SHOWN:
+            more = f"and {total - SHOWN} more notes of `{heads[place]}`; all with -v"
+            lines.append(("note", more))
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -43,17 +43,24 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
-def shell_word(text: str) -> str:
-    """`text` as one word that a shell reads back: quoted where needed, no leading dash.
+def shell_word(path: str) -> str:
+    """A path as one word that a shell reads back and that no command takes for an option."""
+    return shell_line([f"./{path}" if path.startswith("-") else path])
 
-    A name with bytes that are not UTF-8 (surrogates in `text`) becomes `$'...'` with `\\xNN`.
-    """
-    if text.startswith("-"):
-        text = f"./{text}"
+
+def shell_line(words: Iterable[str]) -> str:
+    """Words as a shell reads them back, quoted where needed."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(text: str) -> str:
+    """One word; bytes that are not UTF-8 (surrogates in `text`) are escaped inside `$'...'`."""
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text) is None:
         return shlex.quote(text)
     raw = text.encode("utf-8", "surrogateescape")
-    safe = "".join(chr(b) if 0x20 <= b < 0x7F and chr(b) not in "'\\" else f"\\x{b:02x}" for b in raw)
+    safe = "".join(
+        chr(b) if 0x20 <= b < 0x7F and chr(b) not in "'\\" else f"\\x{b:02x}" for b in raw
+    )
     return f"$'{safe}'"
 
 

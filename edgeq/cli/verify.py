@@ -7,6 +7,7 @@ import click
 from edgeq.cli.console import Console
 from edgeq.cli.lazy import Command
 from edgeq.cli.options import story_options
+from edgeq.cli.units import shell_word
 
 EXAMPLES = (
     ("after a copy to another machine", "edgeq verify model-rpi5-int8.edgeq"),
@@ -18,7 +19,7 @@ EXAMPLES = (
 @click.argument("bundle", metavar="BUNDLE")
 @story_options
 @click.pass_obj
-def command(console: Console, *, bundle: str) -> int:
+def command(console: Console, /, *, bundle: str) -> int:
     """Prove that a bundle is whole and computes as built."""
     from edgeq import api
     from edgeq.cli import render
@@ -27,4 +28,7 @@ def command(console: Console, *, bundle: str) -> int:
     with Story(console) as story:
         result = api.verify(bundle, progress=story)
     story.rest(warnings=result.warnings)
-    return render.show(console, result, lambda console, result: render.verified(result, bundle))
+    next_line = (
+        f"edgeq run {shell_word(bundle)} --data samples.npz" if result.ok else "edgeq doctor"
+    )
+    return render.show(console, result, render.verified, next_line)

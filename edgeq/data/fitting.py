@@ -106,7 +106,7 @@ def refuse_shape(
             "needs-preprocess",
             f"{where}: input `{info.name}` wants {info.describe()}, got uint8 images"
             f" {list(shape)} and no `[input.{info.name}]`",
-            f"describe them in edgeq.toml: [input.{info.name}] with resize, scale, mean, std, layout",
+            f"describe them in edgeq.toml: [input.{info.name}] with resize, scale, mean, std",
             "or give arrays that are preprocessed already",
         )
     return mismatch(info, str(dtype), shape, where, wanted)

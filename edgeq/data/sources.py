@@ -44,19 +44,21 @@ class Tally:
 class Source:
     """Feeds for a model: iterate over it, as often as you like, for dicts of name -> array.
 
-    `count` is the number of feeds, None where only a pass can tell (functions); `description` is
-    one phrase for a report; `notes` are casts, preprocessing and choices, each to be told.
+    `count` is the number of feeds, None where only a pass can tell (functions); a feed holds
+    `group` samples. `description` is one phrase for a report; `notes` are casts, preprocessing
+    and choices, each to be told.
     """
 
     description: str
     count: int | None
     notes: tuple[str, ...]
     make: Callable[[Tally], Iterator[Feed]] = field(repr=False)
+    group: int = 1
     tally: Tally = field(default_factory=Tally, repr=False)
 
     @property
     def skipped(self) -> int:
-        """Samples that the last whole pass left out because they did not fill a batch."""
+        """Samples left out because they do not fill a batch; of a function, in its last pass."""
         return self.tally.skipped
 
     def __iter__(self) -> Iterator[Feed]:
@@ -188,7 +190,7 @@ def stacked(
         (c.rows.shape[0] - feeds * c.group for c in columns.values() if c.group), default=0
     )
     if left_over:
-        notes.append(f"{left_over} samples of {where} dropped: the model's batch is {group}")
+        notes.append(f"{_samples(left_over)} of {where} dropped: the model's batch is {group}")
     if len(indices) < feeds:
         notes.append(f"{len(indices) * group} of {feeds * group} samples used, evenly spaced")
 
@@ -198,7 +200,7 @@ def stacked(
         for arrays in zip(*parts, strict=True):
             yield dict(zip(columns, arrays, strict=True))
 
-    return Source(where, len(indices), tuple(notes), make)
+    return Source(where, len(indices), tuple(notes), make, group, Tally(skipped=left_over))
 
 
 def _column(rows: Rows, info: TensorInfo, spec: InputSpec | None, where: str) -> _Column:
@@ -233,8 +235,12 @@ def _common_count(columns: Mapping[str, _Column], where: str) -> int:
         smallest = max((column.group for column in columns.values()), default=1)
         need = f", and the model's batch is {smallest}" if smallest > 1 else ""
         have = next((column.rows.shape[0] for column in columns.values()), 0)
-        raise EdgeqError("bad-data", f"{where} holds {have or 'no'} samples{need}")
+        raise EdgeqError("bad-data", f"{where} holds {_samples(have)}{need}")
     return feeds
+
+
+def _samples(count: int) -> str:
+    return f"{count or 'no'} sample{'' if count == 1 else 's'}"
 
 
 def evenly_spaced(count: int, limit: int | None) -> list[int]:
@@ -249,7 +255,7 @@ def evenly_spaced(count: int, limit: int | None) -> list[int]:
 
 @dataclass
 class _Batcher:
-    """Turns items into feeds: whole feeds pass, single samples are gathered to the model's batch."""
+    """Turns items into feeds: whole feeds pass, samples are gathered to the model's batch."""
 
     inputs: Sequence[TensorInfo]
     specs: Specs
@@ -411,7 +417,7 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int
     for several. Files are taken in the order of their names.
     """
     columns = _folder_columns(folder, inputs, specs)
-    names = [name for name in sorted(columns[inputs[0].name])]
+    names = sorted(columns[inputs[0].name])
     for info in inputs[1:]:
         odd = sorted(set(names) ^ set(columns[info.name]))
         if odd:
@@ -445,11 +451,11 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int
     count = len(files) if whole else len(files) // batch
     if not whole and len(files) % batch:
         notes.append(
-            f"{len(files) % batch} samples of {folder} dropped: the model's batch is {batch}"
+            f"{_samples(len(files) % batch)} of {folder} dropped: the model's batch is {batch}"
         )
     if count == 0:
         raise EdgeqError(
-            "bad-data", f"{folder} holds {len(files)} samples, and the model's batch is {batch}"
+            "bad-data", f"{folder} holds {_samples(len(files))}, and the model's batch is {batch}"
         )
     return Source(str(folder), count, tuple(notes), make)
 
@@ -487,7 +493,8 @@ def _folder_columns(
 
 def _has_folder(folder: Path, name: str) -> bool:
     """Whether `name` is a plain folder name there: the model's names come from a stranger too."""
-    return Path(name).name == name and (folder / name).is_dir()
+    plain = Path(name).name == name and name != ".."
+    return plain and (folder / name).is_dir()
 
 
 def _files(folder: Path, inputs: Sequence[TensorInfo], specs: Specs) -> dict[str, Path]:
@@ -514,6 +521,6 @@ def _no_decoding(file: str, inputs: Sequence[TensorInfo], specs: Specs) -> Edgeq
             "needs-preprocess",
             f"{file} is an image, and nothing says how it becomes input `{name}`",
             hint,
-            f"and describe them in edgeq.toml: [input.{name}] with resize, scale, mean, std, layout",
+            f"and describe them in edgeq.toml: [input.{name}] with resize, scale, mean, std",
         )
     return EdgeqError("bad-data", f"{file} is an image file, which edgeq does not decode", hint)

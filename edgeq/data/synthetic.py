@@ -30,7 +30,7 @@ def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source
     """
     shapes = [_shape(info) for info in inputs]
 
-    def make(tally: Tally) -> Iterator[Feed]:
+    def make(_: Tally) -> Iterator[Feed]:
         for index in range(count):
             yield {
                 info.name: _values(info, shape, (seed, index, place))
@@ -51,7 +51,8 @@ def _shape(info: TensorInfo) -> tuple[int, ...]:
             dims = "x".join(str(s) if isinstance(s, int) else "1" for s in info.shape)
             raise EdgeqError(
                 "needs-shape",
-                f"input `{info.name}` is {info.describe()}, and made-up data needs a size for axis {axis}",
+                f"input `{info.name}` is {info.describe()}, and made-up data needs a size for"
+                f" axis {axis}",
                 f"--shape {info.name}={dims}",
             )
     if prod(sizes) > MAX_ELEMENTS:
@@ -66,8 +67,8 @@ def _values(info: TensorInfo, shape: tuple[int, ...], key: tuple[int, int, int])
     if info.dtype in ("float16", "float32", "float64"):
         # Four uniforms: variance 4/12, so sqrt(3) brings the sum about its mean to variance 1.
         total = sum(_uniform(size, key, lane) for lane in range(4))
-        values = (np.asarray(total) - 2.0) * np.sqrt(3.0)
-        return values.reshape(shape).astype(info.dtype)
+        values: NDArray[Any] = ((np.asarray(total) - 2.0) * np.sqrt(3.0)).reshape(shape)
+        return values.astype(info.dtype)
     bits = _bits(size, key, 0)
     if info.dtype in ("uint8", "int8"):
         return (bits >> np.uint64(56)).astype(np.uint8).view(info.dtype).reshape(shape)

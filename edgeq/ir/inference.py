@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir
 
+from edgeq.ir.isolated import onnx_child
+
 if TYPE_CHECKING:
     from onnx import TypeProto
 
@@ -21,17 +23,16 @@ def infer(model: onnx_ir.Model) -> None:
     """Set shape and type of every top-level node output; what cannot be known stays unset.
 
     Outputs of operators outside the default domain, and graph outputs whose rank onnx cannot
-    know, keep what they had. Sizes are strict: contradictions raise `InferenceFailure`.
+    know, keep what they had. Sizes are strict: contradictions raise `InferenceFailure`; a crash of
+    onnx on the model is EdgeqError `onnx-failed`.
     """
-    import onnx
+    from onnx import ModelProto
 
     light = onnx_ir.serde.serialize_model(_without_weights(model))
-    try:
-        inferred = onnx.shape_inference.infer_shapes(
-            light, check_type=True, strict_mode=True, data_prop=True
-        )
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as failure:
-        raise InferenceFailure(str(failure)) from failure
+    said, data = onnx_child().ask({"step": "infer"}, light.SerializeToString())
+    if said:
+        raise InferenceFailure(said["message"])
+    inferred = ModelProto.FromString(data)
     types = {info.name: info.type for info in inferred.graph.value_info}
     types |= {info.name: info.type for info in inferred.graph.output}
     for node in model.graph:

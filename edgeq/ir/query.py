@@ -13,20 +13,20 @@ import onnx_ir
 
 def constant(value: onnx_ir.Value | None) -> np.ndarray[Any, Any] | None:
     """The array of an initializer or of a Constant node's output, else None. Never write to it."""
-    if value is None:
-        return None
-    tensor = value.const_value
-    if tensor is None:
-        tensor = _constant_node_tensor(value.producer())
+    tensor = None if value is None else constant_tensor(value)
     return None if tensor is None else np.asarray(tensor.numpy())
 
 
-def _constant_node_tensor(node: onnx_ir.Node | None) -> onnx_ir.TensorProtocol | None:
+def constant_tensor(value: onnx_ir.Value) -> onnx_ir.TensorProtocol | None:
+    """As `constant`, but the tensor itself: nothing is decoded, strings and 4-bit types stay."""
+    if value.const_value is not None:
+        return value.const_value
+    node = value.producer()
     if node is None or node.op_type != "Constant" or node.domain != "":
         return None
     if len(node.attributes) != 1 or "sparse_value" in node.attributes:
         return None
-    return onnx_ir.convenience.get_const_tensor(node.outputs[0])
+    return onnx_ir.convenience.get_const_tensor(value)
 
 
 def scalar(value: onnx_ir.Value | None) -> float | None:

@@ -43,7 +43,7 @@ def quantize(
     with np.errstate(over="ignore"):  # a quotient beyond float range saturates like any other
         steps = np.rint(values / s.astype(values.dtype))
     wide = np.clip(steps.astype(np.float64) + z, low, high)
-    return wide.astype(dtype)
+    return np.asarray(wide, dtype)
 
 
 def dequantize(
@@ -62,12 +62,13 @@ def dequantize(
 def round_up_scale(value: NDArray[np.floating[Any]] | float) -> NDArray[np.float32]:
     """The least float32 >= `value` (any shape, finite, >= 0) with `SCALE_BITS` significant bits.
 
-    At most 2**-11 (0.05 %) above `value`; never below `SMALLEST_SCALE`.
+    At most 2**-11 (0.05 %) above `value`; never below `SMALLEST_SCALE`; inf beyond float32.
     """
     wanted = np.maximum(np.asarray(value, np.float64), SMALLEST_SCALE)
     mantissa, exponent = np.frexp(wanted)
     steps = np.ceil(mantissa * 2.0**SCALE_BITS)
-    return np.asarray(np.ldexp(steps, exponent - SCALE_BITS), np.float32)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(steps, exponent - SCALE_BITS), np.float32)
 
 
 def from_range(low: float, high: float, dtype: str = "int8") -> tuple[float, int]:
@@ -96,7 +97,7 @@ def quantize_weights(
 ) -> NDArray[np.int8]:
     """Symmetric codes -127..127 of `weights` [...]; `scale` is [C] along `axis`, or one number."""
     steps = np.rint(np.asarray(weights, np.float32) / _along(scale, weights.ndim, axis))
-    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return np.asarray(np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT), np.int8)
 
 
 def ends_at(bound: float, scale: float, zero_point: int, *, upper: bool) -> bool:

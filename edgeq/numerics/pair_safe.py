@@ -30,7 +30,7 @@ def pair_peak(rows: NDArray[Any]) -> NDArray[np.float64]:
     even, odd = wide[:, 0::2], wide[:, 1::2]
     positive = np.maximum(even, 0.0) + np.maximum(odd, 0.0)
     negative = np.maximum(-even, 0.0) + np.maximum(-odd, 0.0)
-    return np.maximum(positive, negative).max(axis=1, initial=0.0)
+    return np.asarray(np.maximum(positive, negative).max(axis=1, initial=0.0), np.float64)
 
 
 def pair_safe_scale(rows: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, check
-from edgeq.ir.inference import infer
+from edgeq.ir.inference import InferenceFailure, infer
 from edgeq.passes import (
     batch_norm,
     channel_affine,
@@ -37,6 +38,15 @@ PASSES: tuple[tuple[str, Callable[[Graph, Log], None]], ...] = (
 _MAX_ROUNDS = 8
 
 
+def _infer(graph: Graph) -> None:
+    """Constants may have made sizes known; the other passes keep the shapes that there were."""
+    try:
+        infer(graph.model)
+    except InferenceFailure as failure:
+        text = " ".join(str(failure).split())[:200]
+        raise EdgeqError("invalid-model", f"its shapes contradict each other: {text}") from failure
+
+
 def run_all(graph: Graph) -> tuple[Graph, tuple[PassReport, ...]]:
     """A clone of `graph` after every pass, and what each did, in the order of `PASSES`."""
     graph = graph.clone()
@@ -48,8 +58,8 @@ def run_all(graph: Graph) -> tuple[Graph, tuple[PassReport, ...]]:
             log = Log()
             run(graph, log)
             check(graph)
-            if log.changed:
-                infer(graph.model)
+            if log.changed and name == "constant-folding":
+                _infer(graph)
             changed[name] += log.changed
             refused[name] = log.refused  # the last round's: only what still stands
         if sum(map(len, changed.values())) == before:

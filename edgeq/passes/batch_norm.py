@@ -84,9 +84,7 @@ def _fold_forwards(
     if len(reader.inputs) < 3:
         reader.resize_inputs(3)
     stem = f"{reader.outputs[0].name}_bias" if old_bias is None else f"{old_bias.name}_folded"
-    reader.replace_input_with(
-        1, add_initializer(graph, f"{weight_value.name}_folded", stored[0])
-    )
+    reader.replace_input_with(1, add_initializer(graph, f"{weight_value.name}_folded", stored[0]))
     reader.replace_input_with(2, add_initializer(graph, stem, stored[1]))
     bypass(node, node.inputs[0])
     into = f"`{reader.op_type}` (node `{reader.name}`)"

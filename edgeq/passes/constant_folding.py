@@ -102,9 +102,11 @@ def _picked(node: onnx_ir.Node, count: int) -> Array | None:
     one_each = [array.reshape(-1) for array in operands if array is not None]
     if len(one_each) < 2 or any(len(array) != 1 for array in one_each):
         return None
-    start, end, axis, step = (*(int(array[0]) for array in one_each), 0, 1)[:4] if len(
-        one_each
-    ) == 2 else (*(int(array[0]) for array in one_each), 1)[:4]
+    start, end, axis, step = (
+        (*(int(array[0]) for array in one_each), 0, 1)[:4]
+        if len(one_each) == 2
+        else (*(int(array[0]) for array in one_each), 1)[:4]
+    )
     return index[start:end:step] if step and axis in (0, -1) else None
 
 
@@ -116,7 +118,7 @@ def _replace(graph: Graph, node: onnx_ir.Node, arrays: list[Array]) -> None:
             continue
         name = value.name
         value.name = None
-        tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=name)
+        tensor = onnx_ir.Tensor(np.asarray(array, order="C"), name=name)
         stored = onnx_ir.Value(
             name=name,
             type=onnx_ir.TensorType(tensor.dtype),

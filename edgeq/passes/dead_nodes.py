@@ -14,7 +14,12 @@ def run(graph: Graph, log: Log) -> None:
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             log.change(f"`{node.op_type}` (node `{node.name}`): nothing reads it")
             remove(node)
-    for name, value in tuple(top.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del top.initializers[name]
-            log.change(f"constant `{name}`: nothing reads it")
+    unread = [
+        name
+        for name, value in top.initializers.items()
+        if not value.uses() and not value.is_graph_output()
+    ]
+    for name in unread:
+        del top.initializers[name]
+    if unread:
+        log.change(f"{len(unread)} constants that nothing reads: {', '.join(unread)}")

@@ -27,7 +27,7 @@ def fresh_name(graph: Graph, base: str) -> str:
 def add_initializer(graph: Graph, base: str, array: np.ndarray[Any, Any]) -> onnx_ir.Value:
     """A new constant of the graph, named after `base`."""
     name = fresh_name(graph, base)
-    tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=name)
+    tensor = onnx_ir.Tensor(np.asarray(array, order="C"), name=name)
     value = onnx_ir.Value(
         name=name,
         type=onnx_ir.TensorType(tensor.dtype),
@@ -45,7 +45,9 @@ def add_node(
     attributes: dict[str, Any],
 ) -> onnx_ir.Node:
     """A one-output node in front of `before`, named as `before` will be missed: callers remove it."""
-    attrs = [onnx_ir.convenience.convert_attribute(name, value) for name, value in attributes.items()]
+    attrs = [
+        onnx_ir.convenience.convert_attribute(name, value) for name, value in attributes.items()
+    ]
     node = onnx_ir.Node("", op_type, inputs, attrs, num_outputs=1, name=before.name)
     home = before.graph
     assert home is not None

@@ -89,7 +89,12 @@ def _neutral(operand: float, *, either_side: bool) -> Callable[[onnx_ir.Node], i
         for index in (1, 0) if either_side else (1,):
             other, value = node.inputs[index], node.inputs[1 - index]
             stored = constant(other)
-            if stored is None or value is None or value.shape is None or stored.dtype.kind not in "fiu":
+            if (
+                stored is None
+                or value is None
+                or value.shape is None
+                or stored.dtype.kind not in "fiu"
+            ):
                 continue
             narrow = stored.size == 1 and stored.ndim <= len(value.shape)
             if narrow and float(stored.reshape(())) == operand:

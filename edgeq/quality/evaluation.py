@@ -29,7 +29,7 @@ LABELS = "y"
 
 @dataclass(frozen=True)
 class Scores:
-    """What one run of an evaluation gave: a value a metric, and per-sample scores where there are."""
+    """One metric of one run of an evaluation: its value, and per-sample scores if there are."""
 
     metric: str
     value: float
@@ -70,8 +70,8 @@ def open_evaluation(
 ) -> Evaluation:
     """Open `--eval`: an .npz or a dict with the inputs and `y` (then `metric` says how to compare
     them), `file.py:function`, or a function. A function is called as `function(run)`, where
-    `run({name: array})` gives `{name: array}`, and returns a float, `{metric: float}` or an array of
-    scores, one a sample; larger is better unless it has `lower_is_better = True`.
+    `run({name: array})` gives `{name: array}`, and returns a float, `{metric: float}` or an array
+    of scores, one a sample; larger is better unless it has `lower_is_better = True`.
     """
     if isinstance(spec, str | Path) and is_function_spec(str(spec)):
         return _of_function(open_function(str(spec)), str(spec), metric)
@@ -129,8 +129,8 @@ def _difference(reference: Scores, artifact: Scores) -> Interval | None:
     if len(have) != len(want):
         raise EdgeqError(
             "bad-eval",
-            f"`{artifact.metric}` has {len(want)} scores for the float model and {len(have)} for the"
-            " artifact: they do not pair up",
+            f"`{artifact.metric}` has {len(want)} scores for the float model and {len(have)} for"
+            " the artifact: they do not pair up",
         )
     if len(have) < 2:
         return None
@@ -174,7 +174,7 @@ def _of_arrays(
         raise EdgeqError("bad-eval", f"{where} has no array `{LABELS}` with the labels")
     row = _metric(metric, where)
     source = open_source(spec, inputs=inputs, specs=specs, unused=(LABELS,))
-    samples = _sample_count(spec, inputs, source, labels, where)
+    samples = _sample_count(source, labels, where)
 
     def score(run: Run) -> tuple[Scores, ...]:
         values = np.array(_score_all(source, labels, row, run, where), np.float64)
@@ -199,35 +199,21 @@ def _metric(metric: str | None, where: str) -> Metric:
     return METRICS[metric]
 
 
-def _sample_count(
-    spec: str | Mapping[str, NDArray[Any]],
-    inputs: Sequence[TensorInfo],
-    source: Source,
-    labels: NDArray[Any],
-    where: str,
-) -> int:
-    """The samples that are scored: as many as there are labels, less what does not fill a batch."""
-    if labels.ndim == 0:
-        raise EdgeqError("bad-eval", f"{where}: `{LABELS}` is one number, not one label a sample")
-    arrays = open_npz(Path(spec)) if isinstance(spec, str) else spec
-    first = arrays.get(inputs[0].name) if len(arrays) > 2 or inputs[0].name in arrays else None
-    if first is None:
-        first = next(array for name, array in arrays.items() if name != LABELS)
-    if first.shape[0] != labels.shape[0]:
-        raise EdgeqError(
-            "bad-eval",
-            f"{where} has {first.shape[0]} samples and {labels.shape[0]} labels in `{LABELS}`",
-        )
+def _sample_count(source: Source, labels: NDArray[Any], where: str) -> int:
+    """The samples that are scored: as many as there are labels, less what fills no batch."""
     assert source.count is not None
-    return source.count * (labels.shape[0] // source.count)
+    total = source.count * source.group + source.skipped
+    if labels.ndim == 0 or labels.shape[0] != total:
+        have = labels.shape[0] if labels.ndim else "one number"
+        raise EdgeqError("bad-eval", f"{where} has {total} samples, and `{LABELS}` has {have}")
+    return source.count * source.group
 
 
 def _score_all(
     source: Source, labels: NDArray[Any], metric: Metric, run: Run, where: str
 ) -> list[float]:
     scores: list[float] = []
-    assert source.count is not None
-    group = labels.shape[0] // source.count
+    group = source.group
     for index, feed in enumerate(source):
         outputs = run(feed)
         output = next(iter(outputs.values()))
@@ -286,7 +272,8 @@ def _returned(name: str, value: object, lower_is_better: bool, where: str) -> Sc
     if array.dtype.kind not in "biuf" or array.ndim > 1 or array.size == 0:
         raise EdgeqError(
             "bad-eval",
-            f"{where} returned {_say(value, array)} for `{name}`, not a number or an array of scores",
+            f"{where} returned {_say(value, array)} for `{name}`, not a number or an array of"
+            " scores",
         )
     scores = array.astype(np.float64)
     if not np.isfinite(scores).all():

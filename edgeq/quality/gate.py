@@ -158,23 +158,24 @@ def _rule(text: str) -> Rule:
     if relative and name in QUANTITIES:
         raise EdgeqError(
             "bad-gate",
-            f"gate `{text}`: `{name}` is absolute, and the sign at position {match.start('value') + 1}"
-            " makes it relative",
+            f"gate `{text}`: `{name}` is absolute, and the sign at position"
+            f" {match.start('value') + 1} makes it relative",
         )
     return Rule(text, name, match["op"], float(match["value"]) * units[unit], unit, relative)
 
 
 def _first_wrong(text: str) -> tuple[int, str]:
     """Where a rule stops being one (from 1), and what belongs there."""
-    place = 0
+    place, expected = 0, "nothing more"
     for pattern, wanted in _STEPS:
         match = pattern.match(text, place)
         if match is None:
+            expected = wanted
             break
         place = match.end()
     while place < len(text) and text[place].isspace():
         place += 1
-    return place + 1, wanted
+    return place + 1, expected
 
 
 def _refuse_unit(text: str, name: str, unit: str, place: int, units: tuple[str, ...]) -> None:
@@ -237,7 +238,7 @@ def _check_quality(rule: Rule, quality: Quality) -> GateLine:
         if quality.baseline is None or quality.difference is None:
             raise EdgeqError(
                 "gate-not-measurable",
-                f"gate `{rule.text}`: the float model was not measured, and the rule is relative to it",
+                f"gate `{rule.text}`: it is relative to the float model, which was not measured",
             )
         value, interval = quality.difference, quality.difference_interval
         bound = rule.value * abs(quality.baseline) if rule.per_cent else rule.value

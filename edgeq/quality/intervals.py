@@ -39,12 +39,12 @@ def paired_bootstrap(
     Two made-up pairs at +bound and -bound join the sample before it is resampled: with few pairs
     that differ at all a plain bootstrap covers far too little (40 % where 1 of 50 differs).
     For differences of rates, `bound` 1, this is Bonett and Price's adjustment (J. Educ. Behav.
-    Stat. 37, 2012); by default `bound` is the largest difference seen. The same input and seed
-    give the same interval.
+    Stat. 37, 2012); by default `bound` is twice the root mean square of the differences. The same
+    input and seed give the same interval.
     """
     values = np.asarray(difference, np.float64)
     assert values.ndim == 1 and len(values) >= 2 and np.isfinite(values).all()
-    reach = float(np.abs(values).max()) if bound is None else bound
+    reach = 2 * float(np.sqrt(np.square(values).mean())) if bound is None else bound
     means = _resampled_means(np.append(values, [reach, -reach]), np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     centre = float(values.mean())

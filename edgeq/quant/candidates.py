@@ -30,8 +30,8 @@ def find(node: onnx_ir.Node) -> Candidate | str:
     if node.op_type in rules.HEAVY:
         return _heavy(node)
     if node.op_type in (*rules.JOINERS, *rules.MOVES, *rules.CLAMPS):
-        reason = _SPECIAL.get(node.op_type, _nothing)(node)
-        return reason or _light(node)
+        check = _SPECIAL.get(node.op_type)
+        return (check(node) if check is not None else "") or _light(node)
     return rules.no_rule(node.op_type, "")
 
 
@@ -63,9 +63,17 @@ def why_not_folded(node: onnx_ir.Node) -> str:
     assert value is not None
     if value.producer() is None:
         return f"it reads the model's input, and ONNX Runtime has no int8 `{node.op_type}`"
+    alone = f"and ONNX Runtime has no int8 `{node.op_type}`"
     if only_use(value) is None:
-        return f"`{value.name}` is read elsewhere too, and ONNX Runtime has no int8 `{node.op_type}`"
-    return f"no int8 op makes `{value.name}`, and ONNX Runtime has no int8 `{node.op_type}`"
+        return f"`{value.name}` is read elsewhere too, {alone}"
+    return f"no int8 op makes `{value.name}`, {alone}"
+
+
+def works_on(node: onnx_ir.Node) -> str:
+    """The type of what `node` makes, if all of it is known not to be float, else "float32"."""
+    dtypes = [dtype_of(value) for value in node.outputs if value.name]
+    whole = all(dtype and not dtype.startswith(("float", "bfloat")) for dtype in dtypes)
+    return dtypes[0] if dtypes and whole else "float32"
 
 
 def operands(node: onnx_ir.Node) -> list[onnx_ir.Value]:
@@ -118,10 +126,6 @@ def _checked(
         if 0 in (static_shape(value) or ()) or 0 in getattr(constant(value), "shape", ()):
             return f"`{value.name}` has no elements"
     return Candidate(tuple(inputs), tuple(outputs), constants, layer)
-
-
-def _nothing(node: onnx_ir.Node) -> str:
-    return ""
 
 
 def _resize(node: onnx_ir.Node) -> str:

@@ -167,6 +167,9 @@ class _Regions:
         if node in self.hosts:
             return OpDecision(name, node.op_type, "int8", fused_into=str(self.hosts[node].name))
         if isinstance(found, str):
+            dtype = candidates.works_on(node)
+            if dtype != "float32":
+                return OpDecision(name, node.op_type, "other", f"it works on {dtype}")
             return OpDecision(name, node.op_type, "float32", found)
         return OpDecision(name, node.op_type, "int8")
 
@@ -283,7 +286,9 @@ class _Tensors:
     def _fix(self, tensor: str, op_type: str) -> None:
         if op_type in rules.FIXED_OUTPUTS:
             scale, zero_point = rules.FIXED_OUTPUTS[op_type]
-            self.fixed[tensor] = Encoding("int8", (scale,), (zero_point,), origin=f"{op_type} output")
+            self.fixed[tensor] = Encoding(
+                "int8", (scale,), (zero_point,), origin=f"{op_type} output"
+            )
 
     def _clamp(self, node: onnx_ir.Node) -> None:
         head = self.head[str(self.regions.made(node.outputs[0]).name)]

@@ -15,8 +15,8 @@ DTYPES = {"int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
 
 _LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 
-PRECISIONS = ("int8", "float32")
-"""Precisions an op may run in."""
+PRECISIONS = ("int8", "float32", "other")
+"""Precisions an op may run in; "other" is for ops without a float tensor (shapes, masks, text)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class OpDecision:
-    """How one op runs. `reason` is empty for an int8 op.
+    """How one op runs, one of `PRECISIONS`. `reason` is empty for an int8 op.
 
     `fused_into` names the int8 node whose output range does this op's work (Relu, Clip).
     """
@@ -92,7 +92,7 @@ class QuantPlan:
         return decision is not None and decision.precision == "int8"
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Ops per precision and type, both sorted: {"int8": {"Conv": 4}, "float32": {...}}."""
+        """Ops per precision and type, types sorted: {"int8": {"Conv": 4}, "float32": {}, ...}."""
         counted: dict[str, dict[str, int]] = {precision: {} for precision in PRECISIONS}
         for op in sorted(self.ops.values(), key=lambda decision: decision.op_type):
             kinds = counted[op.precision]

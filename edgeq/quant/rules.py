@@ -38,7 +38,7 @@ PERMUTATIONS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 """Moves that drop no element, so a graph input may be quantized before them."""
 
 TIED = (*MOVES, "MaxPool", "AveragePool")
-"""Output and input share one encoding. AveragePool because the TFLite int8 specification ties it."""
+"""Output and input share one encoding; AveragePool because the TFLite int8 specification asks."""
 
 OPERANDS = {"Conv": 3, "Gemm": 3, "MatMul": 2, "Add": 2, "Mul": 2, "Concat": None}
 """How many leading inputs of an int8 op are quantized (None: all); 1 for every other type."""
@@ -80,10 +80,11 @@ QUANTIZED_OPS = frozenset(
 """Ops only a quantized model has; besides these every name that starts with `QLinear`."""
 
 _NO_KERNEL = (
-    "ConvTranspose Div Elu Erf Exp Gelu GlobalMaxPool HardSigmoid HardSwish InstanceNormalization "
-    "LayerNormalization Log Max Mean Min Mish Pad Pow PRelu ReduceMax ReduceMean ReduceSum "
-    "Selu Softplus SpaceToDepth Sqrt Sub Tanh"
-).split()
+    *("ConvTranspose", "Div", "Elu", "Erf", "Exp", "Gelu", "GlobalMaxPool", "HardSigmoid"),
+    *("HardSwish", "InstanceNormalization", "LayerNormalization", "Log", "Max", "Mean", "Min"),
+    *("Mish", "Pad", "Pow", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Selu", "Softplus"),
+    *("SpaceToDepth", "Sqrt", "Sub", "Tanh"),
+)
 
 KEPT_FLOAT = {
     **{op: f"ONNX Runtime has no int8 kernel for `{op}`" for op in _NO_KERNEL},

@@ -108,7 +108,7 @@ class WeightEncoder:
             self.encodings[reader_key(tensor, node)] = encoding
 
     def _plain(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """max |w| / 127 per row [R, K] -> [R]; a row of zeros takes the least scale of the others."""
+        """max |w| / 127 per row [R, K] -> [R]; a row of zeros takes the others' least scale."""
         peaks = np.abs(rows).max(axis=1, initial=0.0)
         scale = affine.symmetric_scale(peaks)
         dead = peaks == 0.0
@@ -149,11 +149,9 @@ class WeightEncoder:
             factor = np.where(over, sums / _SUM_LIMIT * 1.001, 1.0)
             scale = affine.round_up_scale(scale * factor)
 
-    def _check_product(
-        self, layer: Layer, input_scale: float, scale: NDArray[np.float32]
-    ) -> None:
+    def _check_product(self, layer: Layer, input_scale: float, scale: NDArray[np.float32]) -> None:
         product = float(scale.max()) * input_scale
-        if product > np.finfo(np.float32).max:
+        if product > float(np.finfo(np.float32).max):
             raise EdgeqError(
                 "range-too-wide",
                 f"node `{layer.node}` ({layer.op_type}): input scale {input_scale:.3g} times "

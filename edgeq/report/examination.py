@@ -47,6 +47,76 @@ def model_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
     )
 
 
+def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
+    """The sections of a bundle's document (see `edgeq.api.examine`)."""
+    engine, cpu = data["engine"], data["cpu"]
+    return (
+        (
+            "Bundle",
+            (
+                ("name", data["name"]),
+                ("target", data["target"]),
+                ("precision", data["precision"]),
+                ("made with", f"edgeq {data['made_by']}"),
+                ("engine", f"{engine['name']} {engine['measured']} (>= {engine['minimum']})"),
+                ("cpu", _cpu_text(cpu)),
+                ("gate", _gate_text(data["gate"])),
+                ("digest", data["digest"]),
+            ),
+        ),
+        ("Inputs", tensor_rows(data["inputs"])),
+        ("Outputs", tensor_rows(data["outputs"])),
+        ("Precision", _precision_rows(data["ops"])),
+        ("Left in float", _left_rows(data["left_in_float"])),
+        ("Measured", _measured_rows(data["quality"])),
+        (
+            "Files",
+            tuple(
+                (name, f"{megabytes(entry['size_bytes'])}, sha256 {entry['sha256']}")
+                for name, entry in data["files"].items()
+            ),
+        ),
+    )
+
+
+def _cpu_text(cpu: Mapping[str, Any]) -> str:
+    required = ", ".join(cpu["required"]) or "nothing more"
+    fast = f"; faster with {', '.join(cpu['fast'])}" if cpu["fast"] else ""
+    return f"{cpu['architecture']}, requires {required}{fast}"
+
+
+def _gate_text(gate: Mapping[str, Any] | None) -> str:
+    return "none was set" if gate is None else "passed" if gate["passed"] else "failed"
+
+
+def _precision_rows(ops: Mapping[str, Mapping[str, int]]) -> Rows:
+    return tuple(
+        (precision, ", ".join(f"{count} {op}" for op, count in sorted(counts.items())))
+        for precision, counts in sorted(ops.items())
+    )
+
+
+def _left_rows(left: Sequence[Mapping[str, str]]) -> Rows:
+    return tuple((f"{op['op_type']} {op['node']}", op["reason"]) for op in left)
+
+
+def _measured_rows(quality: Sequence[Mapping[str, Any]]) -> Rows:
+    if not quality:
+        return (("quality", "not measured"), ("latency", "not measured"))
+    rows = tuple(
+        (
+            str(metric["metric"]),
+            f"{metric['value']:.4g}, float {_figure(metric['baseline'])}, {metric['n']} samples",
+        )
+        for metric in quality
+    )
+    return (*rows, ("latency", "not measured"))
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
 def count_ops(names: Sequence[str]) -> dict[str, int]:
     """Operator types with their counts, the most frequent first, names break ties."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))

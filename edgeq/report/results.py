@@ -287,6 +287,8 @@ class Verified:
     engine: str
     kernels: str
     host: str
+    target: str
+    on_target: bool
     digest: str
     warnings: tuple[str, ...]
 
@@ -310,6 +312,8 @@ class Verified:
             "engine": self.engine,
             "kernels": self.kernels,
             "host": self.host,
+            "target": self.target,
+            "on_target": self.on_target,
             "warnings": list(self.warnings),
             "error": None,
         }

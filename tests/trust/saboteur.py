@@ -7,6 +7,7 @@ runs in a fork of this process, which has imported everything and started nothin
 """
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -22,6 +23,11 @@ CHANGING = {
     *("os.chmod", "os.chown", "os.utime", "ctypes.dlsym"),
 }
 NAMELESS = ("ctypes.dlsym",)  # a call that names no file: renameat2 has no binding of Python's own
+
+PRELOADED = (
+    *("edgeq.api.building", "edgeq.api.pack", "edgeq.api.stages", "edgeq_converters.read.onnx"),
+    *("edgeq_converters.write.onnx", "edgeq_runtime.engines.onnxruntime"),
+)
 
 
 def _is_below(value: object, folder: str) -> bool:
@@ -139,15 +145,8 @@ def _place_old(out: Path, old: str | None) -> None:
 
 
 def main() -> None:
-    import onnx_ir
-
-    import edgeq.api.build
-    import edgeq.api.pack
-    import edgeq_converters.read.onnx
-    import edgeq_converters.write.onnx
-    import edgeq_runtime.engines.onnxruntime
-
-    assert onnx_ir is not None
+    for name in PRELOADED:
+        importlib.import_module(name)
     request = json.load(sys.stdin)
     out, rows = Path(request["out"]), []
     for at in range(1, 1000):

@@ -72,6 +72,7 @@ class Case:
     def run(self, out: Path, *strace: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*strace, *self.command(out)],
+            check=False,
             capture_output=True,
             text=True,
             env=dict(self.environment),

@@ -23,7 +23,9 @@ def read_bounded(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise EdgeqError("not-onnx", f"{path.name} is {_kind(status.st_mode)}, not an ONNX file")
+            raise EdgeqError(
+                "not-onnx", f"{path.name} is {_kind(status.st_mode)}, not an ONNX file"
+            )
         refuse_size(path.name, status.st_size)
         data = file.read(MAX_BYTES + 1)
     refuse_size(path.name, len(data))

@@ -60,11 +60,10 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return f"{text} and {len(all_names) - limit} more" if len(all_names) > limit else text
 
 
-def one_line(failure: BaseException, limit: int = 200) -> str:
+def one_line(said: str, limit: int = 200) -> str:
     """What a library said, on one line, without the paths of its own sources."""
-    text = " ".join(str(failure).split())
+    text = " ".join(said.split())
     for marker in ("failed: ", "[ShapeInferenceError] ", "[TypeInferenceError] "):
         text = text.rpartition(marker)[2] if marker in text else text
     clean = "".join(letter if letter.isprintable() else "?" for letter in text)
-    clean = clean.strip().rstrip(".") or type(failure).__name__
-    return clean[:limit]
+    return clean.strip().rstrip(".")[:limit] or "no reason given"

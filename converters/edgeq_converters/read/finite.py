@@ -37,16 +37,12 @@ _CHUNK = 1 << 22
 Readers = Mapping[str, list[NodeProto]]
 
 
-def check(
-    graph: GraphProto, arrays: Mapping[str, np.ndarray[Any, Any]], found: Findings
-) -> None:
-    """Every stored tensor of `graph` and its bodies; `arrays` hold those taken out of it already."""
+def check(graph: GraphProto, found: Findings) -> None:
+    """Every stored tensor of `graph` and its bodies that can be read at all; only collects."""
     readers: dict[str, list[NodeProto]] = {}
     _collect_readers(graph, readers)
-    for name, array in arrays.items():
-        _check(name, array, readers, found)
     for name, tensor in _stored(graph):
-        if tensor.data_type in _FLOATS and name not in arrays:
+        if tensor.data_type in _FLOATS and tensors.is_sound(tensor):
             _check(name, tensors.to_array(tensor), readers, found)
 
 
@@ -99,7 +95,11 @@ def count(array: np.ndarray[Any, Any]) -> tuple[int, int]:
 
 def _is_harmless(name: str, array: np.ndarray[Any, Any], readers: Readers) -> bool:
     values = np.unique(array.astype(np.float32))
-    is_mask = len(values) <= 2 and np.isinf(values).sum() == 1 and (values[np.isfinite(values)] == 0).all()
+    is_mask = (
+        len(values) <= 2
+        and np.isinf(values).sum() == 1
+        and (values[np.isfinite(values)] == 0).all()
+    )
     allowed = _ABSORBING | _MASKING if is_mask and array.size > 1 else _ABSORBING
     waiting, seen = [name], {name}
     while waiting:

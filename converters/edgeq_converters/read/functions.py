@@ -1,14 +1,13 @@
-"""Local functions: expanded into the graph, where that stays small; else refused by name."""
+"""Local functions may be expanded into the graph where that stays small; else refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import onnx
 from onnx import FunctionProto, ModelProto
 
 from edgeq_converters.read import operators
-from edgeq_converters.read.findings import Findings, one_line, quote
+from edgeq_converters.read.findings import Findings, quote
 from edgeq_converters.read.structure import MAX_NODES
 
 Key = tuple[str, str]
@@ -32,7 +31,9 @@ def check(model: ModelProto, known: operators.Opsets, found: Findings) -> None:
         sizes.get((node.domain, node.op_type), 1) for node in operators.nodes_in(model.graph)
     )
     if total > MAX_NODES:
-        found.add("invalid-model", f"its functions expand to {total:,} nodes; at most {MAX_NODES:,}")
+        found.add(
+            "invalid-model", f"its functions expand to {total:,} nodes; at most {MAX_NODES:,}"
+        )
 
 
 def _check_opsets(function: FunctionProto, known: operators.Opsets, found: Findings) -> None:
@@ -66,15 +67,3 @@ def _size(
 
 def _called(key: Key) -> str:
     return quote(f"{key[0]}::{key[1]}" if key[0] else key[1])
-
-
-def inline(model: ModelProto, found: Findings) -> ModelProto:
-    """`model` with every call replaced by the function's nodes, as onnx does it."""
-    if not model.functions:
-        return model
-    try:
-        return onnx.inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError, IndexError) as failure:
-        found.add("invalid-model", f"its local functions cannot be expanded: {one_line(failure)}")
-        found.raise_any()
-        raise AssertionError("unreachable") from failure

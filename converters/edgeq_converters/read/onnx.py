@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from edgeq.errors import EdgeqError
@@ -26,7 +25,7 @@ from edgeq_converters.read import (
     tensors,
     text,
 )
-from edgeq_converters.read.findings import Findings, listed, one_line
+from edgeq_converters.read.findings import Findings, listed
 from edgeq_converters.read.structure import Structure, label
 from edgeq_converters.read.to_graph import take_weights, to_graph
 
@@ -71,12 +70,12 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
     outside.ranges.clear()
     known = operators.opsets(model, found)
     notes += _check_support(model, known, found)
-    arrays, order = take_weights(model)
-    finite.check(model.graph, arrays, found)
     found.raise_any()
+    arrays, order = take_weights(model)
     notes += interface.fix_shapes(model, shapes, path.name)
     interface.require_ranks(model, path.name)
-    model = _convert(model, known, found)
+    text.keep_foreign_value_info(model)
+    model = opset.convert(model, known, found)
     graph, more = to_graph(model, arrays, order, found)
     check(graph)
     notes = [*_version_notes(known.default, source_ir), *notes, *more]
@@ -111,7 +110,7 @@ def _check_structure(model: ModelProto, found: Findings) -> tuple[str, ...]:
         dropped = interface.drop_constant_inputs(model)
         structure = Structure(found)
         structure.model(model)
-    except UnicodeDecodeError:
+    except (text.NotText, UnicodeDecodeError):
         found.add("damaged-model", "a name in it is not text")
         found.raise_any()
     if any(slug in ("damaged-model", "invalid-model") for slug, _ in found.problems):
@@ -132,13 +131,12 @@ def _load_external(model: ModelProto, path: Path) -> external_data.ExternalData:
     return outside
 
 
-def _check_support(
-    model: ModelProto, known: operators.Opsets, found: Findings
-) -> tuple[str, ...]:
-    """Operators, opsets, functions, types of inputs and outputs; only collects."""
+def _check_support(model: ModelProto, known: operators.Opsets, found: Findings) -> tuple[str, ...]:
+    """Operators, opsets, functions, types, finite weights; only collects."""
     operators.check(model, known, found)
     functions.check(model, known, found)
     interface.check(model, found)
+    finite.check(model.graph, found)
     notes = []
     foreign = operators.foreign(model)
     names = [f"{name} ({number})" for name, number in sorted(foreign.items())]
@@ -151,19 +149,6 @@ def _check_support(
         called = [f"{function.domain}::{function.name}" for function in model.functions]
         notes.append(f"local functions are expanded: {listed(called)}")
     return tuple(notes)
-
-
-def _convert(model: ModelProto, known: operators.Opsets, found: Findings) -> ModelProto:
-    """Functions expanded, opset raised, attributes and arity checked by onnx; no shapes yet."""
-    text.keep_foreign_value_info(model)
-    model = functions.inline(model, found)
-    model = opset.convert(model, known, found)
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, RuntimeError, ValueError) as failure:
-        found.add("invalid-model", one_line(failure))
-        found.raise_any()
-    return model
 
 
 def _version_notes(source_opset: int, source_ir: int) -> tuple[str, ...]:

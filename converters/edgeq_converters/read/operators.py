@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from edgeq.ir import OPSET
 from edgeq_converters.read import tensors
+from edgeq_converters.read.contrib import CPU_OPERATORS
 from edgeq_converters.read.findings import Findings, listed, quote
 
 LOWEST_OPSET = 7
@@ -96,7 +96,7 @@ def _problem(domain: str, op_type: str, known: Opsets) -> tuple[str, str] | None
         return "unsupported-opset", f"{called} is of a domain without an opset import"
     version = known.versions[domain]
     if domain == CONTRIB:
-        if op_type in contrib_operators():
+        if op_type in CPU_OPERATORS:
             return None
         return "unsupported-op", f"{called} is not an operator of ONNX Runtime on a CPU"
     if domain not in ("", _ML):
@@ -114,19 +114,6 @@ def _standard_problem(
     if onnx.defs.get_schema(op_type, version, domain).deprecated:
         return "unsupported-op", f"{called} was withdrawn before opset {version}"
     return None
-
-
-@cache
-def contrib_operators() -> frozenset[str]:
-    """The operators of com.microsoft that the installed ONNX Runtime has a CPU kernel for."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as engine
-
-    kernels = engine.get_all_opkernel_def()
-    return frozenset(
-        kernel.op_name
-        for kernel in kernels
-        if kernel.domain == CONTRIB and kernel.provider == "CPUExecutionProvider"
-    )
 
 
 def foreign(model: ModelProto) -> Counter[str]:

@@ -44,11 +44,11 @@ class Structure:
         if self.nodes > MAX_NODES:
             self.found.add("invalid-model", f"{self.nodes:,} nodes; at most {MAX_NODES:,} are read")
 
-    def graph(self, graph: GraphProto, outer: Set[str], depth: int) -> None:
-        """One graph, then its bodies; `outer` are the names that it sees from outside."""
+    def graph(self, graph: GraphProto, outer: Set[str], depth: int) -> set[str]:
+        """One graph, then its bodies. `outer`: the names it sees from outside; those it reads."""
         if depth > MAX_NESTING:
             self.found.add("invalid-model", f"bodies are nested deeper than {MAX_NESTING}")
-            return
+            return set()
         if len(graph.sparse_initializer):
             names = [sparse.values.name for sparse in graph.sparse_initializer]
             self.found.add("unsupported-type", f"sparse initializers {listed(names)}")
@@ -58,8 +58,10 @@ class Structure:
         stored = [tensor.name for tensor in graph.initializer]
         self._once(inputs, "input")
         self._once(stored, "initializer")
-        self._scope(graph, set(inputs) | set(stored), outer, depth)
-        self._outputs(graph)
+        given = set(inputs) | set(stored)
+        free = self._scope(graph, given, outer, depth)
+        self._outputs(graph, given)
+        return free
 
     def _function(self, function: FunctionProto) -> None:
         self._once(function.input, "function input")
@@ -81,16 +83,17 @@ class Structure:
         outer: Set[str],
         depth: int,
         in_function: bool = False,
-    ) -> None:
+    ) -> set[str]:
+        """Names and order of the nodes; returns the outer names that they read."""
         made = self._made(graph, given)
         local = given | made
         for name in sorted(local & outer):
-            self.found.add("invalid-model", f"{quote(name)} is made inside a body and outside of it")
+            text = f"{quote(name)} is made inside a body and outside of it"
+            self.found.add("invalid-model", text)
         visible = local | outer
-        for node in graph.node:
-            self.nodes += 1
-            self._node(node, visible, depth, in_function)
-        self._order(graph, made)
+        needs = [self._node(node, visible, depth, in_function) for node in graph.node]
+        self._order(graph, [need & made for need in needs])
+        return set().union(*needs) - local
 
     def _made(self, graph: Holder, given: set[str]) -> set[str]:
         made: set[str] = set()
@@ -102,48 +105,43 @@ class Structure:
                     made.add(name)
         return made
 
-    def _node(self, node: NodeProto, visible: Set[str], depth: int, in_function: bool) -> None:
+    def _node(self, node: NodeProto, visible: Set[str], depth: int, in_function: bool) -> set[str]:
+        """The names that `node` and its bodies read from the scope it stands in."""
+        self.nodes += 1
         if not node.op_type:
             self.found.add("invalid-model", f"a node without an operator ({quote(node.name)})")
-        for name in node.input:
-            if name and name not in visible:
-                self.found.add("invalid-model", f"{label(node)} reads {quote(name)}, never made")
-        names = [attribute.name for attribute in node.attribute]
-        self._once(names, f"{label(node)}: attribute")
+        needs = {name for name in node.input if name}
+        for name in sorted(needs - visible):
+            self.found.add("invalid-model", f"{label(node)} reads {quote(name)}, never made")
+        self._once([attribute.name for attribute in node.attribute], f"{label(node)}: attribute")
+        seen_inside = visible - set(node.output)
         for attribute in node.attribute:
-            self._attribute(node, attribute, visible, depth, in_function)
+            self._attribute(node, attribute, in_function)
+            for body in tensors.bodies(attribute):
+                needs |= self.graph(body, seen_inside, depth + 1)
+        return needs
 
-    def _attribute(
-        self,
-        node: NodeProto,
-        attribute: AttributeProto,
-        visible: Set[str],
-        depth: int,
-        in_function: bool,
-    ) -> None:
+    def _attribute(self, node: NodeProto, attribute: AttributeProto, in_function: bool) -> None:
+        called = f"{label(node)}: attribute {quote(attribute.name)}"
         if attribute.ref_attr_name and not in_function:
-            text = f"{label(node)}: attribute {quote(attribute.name)} refers to a function's"
-            self.found.add("invalid-model", text)
+            self.found.add("invalid-model", f"{called} refers to a function's")
         if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
-            text = f"{label(node)}: attribute {quote(attribute.name)} is a sparse tensor"
-            self.found.add("unsupported-type", text)
+            self.found.add("unsupported-type", f"{called} is a sparse tensor")
+        if not all(_is_text(item) for item in (attribute.s, *attribute.strings)):
+            self.found.add("damaged-model", f"{called} is not text")
         for tensor in tensors.attribute_tensors(attribute):
             tensors.check(tensor, self.found)
-        for body in tensors.bodies(attribute):
-            self.graph(body, frozenset(visible) - set(node.output), depth + 1)
 
-    def _outputs(self, graph: GraphProto) -> None:
+    def _outputs(self, graph: GraphProto, given: set[str]) -> None:
         names = [info.name for info in graph.output]
         self._once(names, "output")
-        local = {name for node in graph.node for name in node.output}
-        local |= {info.name for info in graph.input} | {t.name for t in graph.initializer}
+        local = given | {name for node in graph.node for name in node.output}
         for name in names:
             if name and name not in local:
                 self.found.add("invalid-model", f"output {quote(name)} is never made")
 
-    def _order(self, graph: Holder, made: set[str]) -> None:
+    def _order(self, graph: Holder, needs: list[set[str]]) -> None:
         """Sort the nodes in place where they are not sorted; a cycle is named by its nodes."""
-        needs = [free_names(node) & made for node in graph.node]
         if _is_sorted(graph, needs):
             return
         order = _topological(graph, needs)
@@ -157,22 +155,12 @@ class Structure:
         self.reordered += 1
 
 
-def free_names(node: NodeProto) -> set[str]:
-    """The names a node reads: its inputs and what its bodies read from outside."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for body in tensors.bodies(attribute):
-            names |= _free_in(body)
-    return names
-
-
-def _free_in(graph: GraphProto) -> set[str]:
-    local = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-    used: set[str] = set()
-    for node in graph.node:
-        used |= free_names(node)
-        local.update(node.output)
-    return used - local
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_sorted(graph: Holder, needs: list[set[str]]) -> bool:
@@ -214,5 +202,3 @@ def _on_cycle(graph: Holder, needs: list[set[str]]) -> list[NodeProto]:
         if inner == left:
             return [graph.node[i] for i in sorted(left)]
         left = inner
-
-

@@ -66,6 +66,13 @@ def bodies(attribute: AttributeProto) -> Iterator[GraphProto]:
     yield from attribute.graphs
 
 
+def is_sound(tensor: TensorProto) -> bool:
+    """Whether `check` finds nothing."""
+    found = Findings("")
+    check(tensor, found)
+    return not found.problems
+
+
 def size_bytes(tensor: TensorProto) -> int:
     """Bytes of the data packed as raw_data; the tensor has passed `check`."""
     bits = onnx_ir.DataType(tensor.data_type).bitwidth
@@ -96,8 +103,10 @@ def check(tensor: TensorProto, found: Findings) -> None:
 
 def _check_storage(tensor: TensorProto, label: str, found: Findings) -> None:
     used = [name for name in _TYPED_FIELDS if len(getattr(tensor, name))]
-    if tensor.HasField("raw_data") and tensor.raw_data:
+    if tensor.raw_data:
         used.append("raw_data")
+    else:  # set and empty: other readers would take it for the data
+        tensor.ClearField("raw_data")
     external = tensor.data_location == TensorProto.EXTERNAL
     if external:
         used.append("external data")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
+from collections.abc import Iterable
+
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 _COMMENTS = (
@@ -15,15 +17,20 @@ _COMMENTS = (
 )
 
 
+class NotText(ValueError):
+    """A name in the message is not UTF-8; protobuf hands such a field out as bytes."""
+
+
 def strip_comments(model: ModelProto) -> tuple[str, ...]:
     """Clear doc strings, per-node metadata and training graphs; notes where that is a loss.
 
-    The model's own metadata stay. Raises UnicodeDecodeError where a name is not UTF-8: protobuf
-    decodes text only when it is looked at.
+    The model's own metadata stay. Raises NotText where a name is not UTF-8.
     """
     own = [(entry.key, entry.value) for entry in model.metadata_props]
     notes = ("its training graphs are left out",) if len(model.training_info) else ()
     _strip(model)
+    if not all(isinstance(part, str) for pair in own for part in pair):
+        raise NotText("metadata")
     for key, value in own:
         model.metadata_props.add(key=key, value=value)
     return notes
@@ -35,13 +42,22 @@ def _strip(message: Message) -> None:
         if name in fields:
             message.ClearField(name)
     if isinstance(message, TensorProto):  # its data is not to be copied for a look
-        _ = message.name, [(entry.key, entry.value) for entry in message.external_data]
+        texts = [message.name]
+        texts += [text for entry in message.external_data for text in (entry.key, entry.value)]
+        _require_text(texts, "tensor")
         return
     for field, value in message.ListFields():
-        if field.type != field.TYPE_MESSAGE:
-            continue
-        for inner in value if field.is_repeated else (value,):
-            _strip(inner)
+        items = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_STRING:
+            _require_text(items, field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in items:
+                _strip(inner)
+
+
+def _require_text(items: Iterable[object], where: str) -> None:
+    if not all(isinstance(item, str) for item in items):
+        raise NotText(where)
 
 
 def keep_foreign_value_info(model: ModelProto) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from edgeq.ir import Graph, dtype_of
+from edgeq.ir import Graph, constant_tensor, dtype_of
 from edgeq.ir.inference import SMALL_BYTES, InferenceFailure, infer
 from edgeq_converters.read import tensors
 from edgeq_converters.read.findings import Findings, listed, one_line, quote
@@ -77,7 +77,7 @@ def to_graph(
     try:
         inner = onnx_ir.serde.deserialize_model(model)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as failure:
-        found.add("invalid-model", f"cannot be represented: {one_line(failure)}")
+        found.add("invalid-model", f"cannot be represented: {one_line(str(failure))}")
         found.raise_any()
         raise AssertionError("unreachable") from failure
     _put_back(inner.graph, arrays)
@@ -109,8 +109,8 @@ def _lift_constants(graph: onnx_ir.Graph) -> int:
             continue
         made = node.outputs[0]
         name, is_output = made.name, made.is_graph_output()
-        tensor = onnx_ir.convenience.get_const_tensor(made)
-        if tensor is None or is_output:
+        tensor = None if is_output else constant_tensor(made)
+        if tensor is None:
             continue
         made.name = None
         value = onnx_ir.Value(
@@ -160,7 +160,7 @@ def _infer(model: onnx_ir.Model, found: Findings) -> None:
     try:
         infer(model)
     except InferenceFailure as failure:
-        found.add("invalid-model", f"its shapes contradict each other: {one_line(failure)}")
+        found.add("invalid-model", f"its shapes contradict each other: {one_line(str(failure))}")
         found.raise_any()
 
 
@@ -171,7 +171,9 @@ def _settle_outputs(
     notes: list[str] = []
     for value in graph.outputs:
         if value.type is None or not dtype_of(value):
-            found.add("unsupported-type", f"the type of output {quote(value.name or '')} is unknown")
+            found.add(
+                "unsupported-type", f"the type of output {quote(value.name or '')} is unknown"
+            )
             continue
         said, known = declared[value.name], value.shape
         if said is None or known is None or len(said) != len(known):

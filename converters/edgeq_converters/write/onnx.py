@@ -14,7 +14,7 @@ import onnx_ir
 from edgeq.errors import EdgeqError
 from edgeq.ir import IR_VERSION, Graph
 from edgeq.quant.plan import QuantPlan
-from edgeq_converters.write import qdq, tensors
+from edgeq_converters.write import qdq
 
 LARGEST_FILE_BYTES = 2**31 - 1
 """What protobuf can hold in one message."""
@@ -52,7 +52,7 @@ def write(
     _check_size(lowered.initializers)
     proto.initializer.extend(lowered.initializers)
     _add_outputs(graph, proto, extra_outputs)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _interface(value: onnx_ir.Value) -> onnx.ValueInfoProto:
@@ -84,6 +84,3 @@ def _add_outputs(graph: Graph, proto: onnx.GraphProto, names: Sequence[str]) -> 
         dtype = onnx_ir.DataType.FLOAT if value is None or value.dtype is None else value.dtype
         output = proto.output.add(name=name)
         output.type.tensor_type.elem_type = int(dtype)
-
-
-__all__ = ["tensors", "write"]

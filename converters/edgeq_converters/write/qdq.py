@@ -217,9 +217,7 @@ class _Lowering:
         if encoding.dtype == "int8" and encoding.symmetric:
             codes: NDArray[Any] = affine.quantize_weights(array, scale, encoding.axis)
         else:
-            codes = affine.quantize(
-                array, scale, points, dtype=encoding.dtype, axis=encoding.axis
-            )
+            codes = affine.quantize(array, scale, points, dtype=encoding.dtype, axis=encoding.axis)
         stored = self._store(f"{name}_quantized", self._shifted(codes, encoding))
         restored = self.names.fresh(f"{name}_dequantized")
         parameters = self._parameters(name, encoding)

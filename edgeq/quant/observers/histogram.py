@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 BINS = 2048
 """Bins a histogram holds: 16 kB of int64."""
 
-FULL_SIZE = 1 << 15
+FULL_SIZE = 1 << 14
 """Arrays of more elements are counted on an even stride; their min and max stay exact."""
 
 _SMALLEST_EXPONENT = -160
@@ -98,7 +98,10 @@ class Histogram:
         share = cut / 2 if both else cut
         low = self._from_below(share) if self.minimum < 0.0 else self.minimum
         high = -self._mirrored()._from_below(share) if self.maximum > 0.0 else self.maximum
-        return max(low, self.minimum), min(high, self.maximum)
+        return self._inside(low), self._inside(high)
+
+    def _inside(self, value: float) -> float:
+        return min(max(value, self.minimum), self.maximum)
 
     def _from_below(self, mass: float) -> float:
         """The value under which `mass` elements lie."""
@@ -156,7 +159,11 @@ def _exponent(low: float, high: float) -> int:
     """The least e with floor(high / 2**e) - floor(low / 2**e) < BINS."""
     spread = high - low
     if spread == 0.0:
-        return max(_SMALLEST_EXPONENT, math.frexp(high)[1] - _POINT_BITS) if high else _SMALLEST_EXPONENT
+        return (
+            max(_SMALLEST_EXPONENT, math.frexp(high)[1] - _POINT_BITS)
+            if high
+            else _SMALLEST_EXPONENT
+        )
     exponent = max(_SMALLEST_EXPONENT, math.frexp(spread / BINS)[1] - 1)
     while _index(high, exponent) - _index(low, exponent) >= BINS:
         exponent += 1
@@ -172,4 +179,4 @@ def _indices(values: NDArray[Any], exponent: int) -> NDArray[np.int64]:
     if exponent not in _EXACT_IN_FLOAT32:
         values = values.astype(np.float64)
     scaled = values * values.dtype.type(math.ldexp(1.0, -exponent))
-    return np.floor(scaled, out=scaled).astype(np.int64)
+    return np.asarray(np.floor(scaled, out=scaled), np.int64)

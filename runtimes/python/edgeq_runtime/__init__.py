@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Dict, List
+from typing import TYPE_CHECKING
+
+from edgeq_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeq_runtime.errors import EdgeqError as EdgeqError
@@ -14,9 +16,7 @@ if TYPE_CHECKING:
     from edgeq_runtime.runner import verify as verify
     from edgeq_runtime.tensors import TensorInfo as TensorInfo
 
-__version__ = "0.1.0"
-
-_PUBLIC: Dict[str, str] = {
+_PUBLIC: dict[str, str] = {
     "EdgeqError": "edgeq_runtime.errors",
     "InputSpec": "edgeq_runtime.preprocess",
     "Runner": "edgeq_runtime.runner",
@@ -25,7 +25,16 @@ _PUBLIC: Dict[str, str] = {
     "load": "edgeq_runtime.runner",
     "verify": "edgeq_runtime.runner",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "EdgeqError",
+    "InputSpec",
+    "Runner",
+    "TensorInfo",
+    "Verification",
+    "__version__",
+    "load",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -36,5 +45,5 @@ def __getattr__(name: str) -> object:
     return getattr(importlib.import_module(module), name)
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -11,8 +11,9 @@ import re
 import stat
 import struct
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, Tuple
+from typing import BinaryIO, Callable
 
 from edgeq_runtime.canonical import damaged
 from edgeq_runtime.errors import EdgeqError
@@ -41,15 +42,15 @@ OnManifest = Callable[[bytes], None]
 
 
 def check_name(name: str) -> None:
-    """FORMAT.md 2: plain lower-case ASCII, no folder, nothing a file system could read otherwise."""
+    """FORMAT.md 2: plain lower-case ASCII, no folder, nothing a file system reads otherwise."""
     if name == CARD:
         return
     plain = _NAME.fullmatch(name) and ".." not in name and not name.endswith(".")
     if not plain or len(name) > MAX_NAME or name == CARD.lower() or _DEVICES.fullmatch(name):
-        raise damaged(f"file name {ascii(name[: MAX_NAME + 1])} is not allowed")
+        raise damaged(f"file name {name[: MAX_NAME + 1]!a} is not allowed")
 
 
-def check_names(names: Iterable[str]) -> List[str]:
+def check_names(names: Iterable[str]) -> list[str]:
     """All names in the order of the format: the manifest first, the rest by their bytes."""
     ordered = sorted(names, key=lambda name: (name != MANIFEST, name))
     if len(ordered) > MAX_FILES:
@@ -104,21 +105,21 @@ def _central_header(name: bytes, crc: int, size: int, offset: int) -> bytes:
     return _CENTRAL.pack(*head, *tail) + name
 
 
-def _directory(central: List[bytes], offset: int) -> bytes:
+def _directory(central: list[bytes], offset: int) -> bytes:
     body = b"".join(central)
     count = len(central)
     return body + _END.pack(_END_MARK, 0, 0, count, count, len(body), offset, 0)
 
 
-def unpack(stream: BinaryIO, on_manifest: OnManifest) -> Dict[str, bytes]:
+def unpack(stream: BinaryIO, on_manifest: OnManifest) -> dict[str, bytes]:
     """All files of a canonical zip. `on_manifest` gets the manifest before anything else is read,
     so that a newer format is told as such, whatever else changed in it."""
     total = stream.seek(0, os.SEEK_END)
     if total > MAX_BUNDLE_BYTES:
         raise damaged(f"{total} bytes, more than {MAX_BUNDLE_BYTES}")
     stream.seek(0)
-    files: Dict[str, bytes] = {}
-    central: List[bytes] = []
+    files: dict[str, bytes] = {}
+    central: list[bytes] = []
     offset = 0
     while True:
         head = stream.read(_LOCAL.size)
@@ -138,7 +139,7 @@ def unpack(stream: BinaryIO, on_manifest: OnManifest) -> Dict[str, bytes]:
     return files
 
 
-def _read_entry(stream: BinaryIO, head: bytes, offset: int, total: int) -> Tuple[str, bytes]:
+def _read_entry(stream: BinaryIO, head: bytes, offset: int, total: int) -> tuple[str, bytes]:
     """One entry, its header compared with the one derived from its name and contents."""
     if len(head) < _LOCAL.size:
         raise damaged(f"zip: cut off in the header at byte {offset}")
@@ -149,7 +150,7 @@ def _read_entry(stream: BinaryIO, head: bytes, offset: int, total: int) -> Tuple
     try:
         name = raw.decode("ascii")
     except UnicodeDecodeError:
-        raise damaged(f"zip: file name {ascii(raw)} is not allowed") from None
+        raise damaged(f"zip: file name {raw!a} is not allowed") from None
     check_name(name)
     if size > total - offset:
         raise damaged(f"zip: `{name}` claims {size} bytes of a file of {total}")
@@ -193,12 +194,12 @@ def _check_order(name: str, before: Mapping[str, bytes]) -> None:
         raise damaged(f"zip: more than {MAX_FILES} files")
 
 
-def _rest_limit(central: List[bytes]) -> int:
+def _rest_limit(central: list[bytes]) -> int:
     """One byte more than may follow the entries."""
     return len(_directory(central, 0)) + 1
 
 
-def _check_rest(rest: bytes, central: List[bytes], offset: int) -> None:
+def _check_rest(rest: bytes, central: list[bytes], offset: int) -> None:
     want = _directory(central, offset)
     if rest == want:
         return
@@ -214,7 +215,9 @@ def _check_rest(rest: bytes, central: List[bytes], offset: int) -> None:
 # -- folder ---------------------------------------------------------------------------------------
 
 
-def read_folder(folder: Path, on_manifest: OnManifest, sizes: Callable[[], Mapping[str, int]]) -> Dict[str, bytes]:
+def read_folder(
+    folder: Path, on_manifest: OnManifest, sizes: Callable[[], Mapping[str, int]]
+) -> dict[str, bytes]:
     """All files of a bundle folder: plain files only, exactly those the manifest names.
 
     `sizes` is asked after `on_manifest`: name -> bytes of every file but the manifest.
@@ -233,7 +236,7 @@ def read_folder(folder: Path, on_manifest: OnManifest, sizes: Callable[[], Mappi
     return files
 
 
-def _list_folder(folder: Path) -> List[str]:
+def _list_folder(folder: Path) -> list[str]:
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Dict, List, NoReturn, Tuple
+from typing import Any, NoReturn
 
 from edgeq_runtime.errors import EdgeqError
 from edgeq_runtime.limits import MAX_JSON_DEPTH, MAX_JSON_NUMBER
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -69,7 +70,7 @@ def _check_depth(data: bytes, what: str) -> None:
             raise damaged(f"{what}: nested deeper than {MAX_JSON_DEPTH}")
 
 
-def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -110,6 +111,5 @@ def _check_strings(value: Any, what: str) -> None:
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-        elif isinstance(item, str):
-            if "\0" in item or any(0xD800 <= ord(char) <= 0xDFFF for char in item):
-                raise damaged(f"{what}: a string holds NUL or half a surrogate pair")
+        elif isinstance(item, str) and _UNFIT.search(item):
+            raise damaged(f"{what}: a string holds NUL or half a surrogate pair")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterable, Tuple
 
 from edgeq_runtime.errors import EdgeqError
 
@@ -18,7 +18,16 @@ _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 _FEATURE_KEYS = {"x86_64": "flags", "aarch64": "features", "armv7l": "features"}
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 # Linux arch/arm64/include/uapi/asm/hwcap.h; only what targets may ask for.
-_HWCAP = {0: "fp", 1: "asimd", 7: "crc32", 8: "atomics", 9: "fphp", 10: "asimdhp", 20: "asimddp", 22: "sve"}
+_HWCAP = {
+    0: "fp",
+    1: "asimd",
+    7: "crc32",
+    8: "atomics",
+    9: "fphp",
+    10: "asimdhp",
+    20: "asimddp",
+    22: "sve",
+}
 _HWCAP2 = {1: "sve2", 13: "i8mm", 14: "bf16"}
 
 
@@ -27,7 +36,7 @@ class Cpu:
     """A processor. No features at all means that they are unknown; `model` may be empty."""
 
     architecture: str
-    features: FrozenSet[str]
+    features: frozenset[str]
     model: str = ""
 
     def describe(self) -> str:
@@ -36,7 +45,7 @@ class Cpu:
 
 
 def host() -> Cpu:
-    """This processor, as the operating system tells it."""
+    """The processor we run on, as the operating system tells it."""
     architecture = normal_architecture(platform.machine())
     try:
         text = CPUINFO.read_text(encoding="utf-8", errors="replace")
@@ -58,7 +67,8 @@ def parse_cpuinfo(text: str, architecture: str) -> Cpu:
     """Features that all cores share. Keys of another architecture say nothing (an emulator may
     show the host's file)."""
     wanted = _FEATURE_KEYS.get(architecture, "")
-    cores, names = [], {}  # type: list[FrozenSet[str]], Dict[str, str]
+    cores: list[frozenset[str]] = []
+    names: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         key = key.strip().lower()
@@ -67,11 +77,13 @@ def parse_cpuinfo(text: str, architecture: str) -> Cpu:
         elif key in ("model", "model name", "hardware"):
             names.setdefault(key, value.strip())
     features = frozenset.intersection(*cores) if cores else frozenset()
-    order = ("model name", "model") if architecture == "x86_64" else ("model", "hardware", "model name")
+    order = (
+        ("model name", "model") if architecture == "x86_64" else ("model", "hardware", "model name")
+    )
     return Cpu(architecture, features, next((names[key] for key in order if key in names), ""))
 
 
-def _auxiliary_features() -> FrozenSet[str]:
+def _auxiliary_features() -> frozenset[str]:
     """What the kernel tells each program on aarch64, where /proc/cpuinfo does not."""
     try:
         getauxval = ctypes.CDLL(None).getauxval
@@ -82,13 +94,13 @@ def _auxiliary_features() -> FrozenSet[str]:
     return decode_hwcap(int(getauxval(_AT_HWCAP)), int(getauxval(_AT_HWCAP2)))
 
 
-def decode_hwcap(hwcap: int, hwcap2: int) -> FrozenSet[str]:
+def decode_hwcap(hwcap: int, hwcap2: int) -> frozenset[str]:
     """The two words as Linux's names."""
     first = {name for bit, name in _HWCAP.items() if hwcap >> bit & 1}
     return frozenset(first | {name for bit, name in _HWCAP2.items() if hwcap2 >> bit & 1})
 
 
-def missing(wanted: Iterable[str], cpu: Cpu) -> Tuple[str, ...]:
+def missing(wanted: Iterable[str], cpu: Cpu) -> tuple[str, ...]:
     """The wanted features that `cpu` lacks; `a|b` is there when one of a and b is."""
     return tuple(row for row in wanted if not set(row.split("|")) & cpu.features)
 
@@ -99,11 +111,11 @@ class Needs:
 
     target: str
     architecture: str
-    required: Tuple[str, ...]
-    fast: Tuple[str, ...]
+    required: tuple[str, ...]
+    fast: tuple[str, ...]
 
 
-def check(needs: Needs, cpu: Cpu, *, exact: bool) -> Tuple[bool, Tuple[str, ...]]:
+def check(needs: Needs, cpu: Cpu, *, exact: bool) -> tuple[bool, tuple[str, ...]]:
     """(whether `cpu` is what the target means, warnings).
 
     A missing required feature raises [missing-cpu-feature], by name; with `exact` (verify, eval:
@@ -131,7 +143,7 @@ def check(needs: Needs, cpu: Cpu, *, exact: bool) -> Tuple[bool, Tuple[str, ...]
     return not lacking, tuple(warnings)
 
 
-def _refusal(needs: Needs, lacking: Tuple[str, ...]) -> EdgeqError:
+def _refusal(needs: Needs, lacking: tuple[str, ...]) -> EdgeqError:
     names = ", ".join(f"`{row}`" for row in lacking)
     word = "feature" if len(lacking) == 1 else "features"
     return EdgeqError(

@@ -12,9 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import IO, Any
 
 from edgeq_runtime import engines
 from edgeq_runtime.errors import EdgeqError
@@ -32,12 +33,12 @@ _BOOTSTRAP = (
 
 
 def probe(
-    model: Union[bytes, str, Path],
+    model: bytes | str | Path,
     *,
     engine: str = "onnxruntime",
     timeout_s: float = DEFAULT_TIMEOUT_S,
-    feeds: Optional[Mapping[str, Any]] = None,
-    memory_limit_bytes: Optional[int] = None,
+    feeds: Mapping[str, Any] | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> None:
     """Open `model` with `engine` in a child and run it once on `feeds`, or on zeros.
 
@@ -64,15 +65,15 @@ def probe(
 
 
 def _request(
-    model: Union[bytes, str, Path],
+    model: bytes | str | Path,
     engine: str,
     timeout_s: float,
-    feeds: Optional[Mapping[str, Any]],
-    memory_limit_bytes: Optional[int],
-) -> Tuple[Dict[str, Any], List[bytes]]:
+    feeds: Mapping[str, Any] | None,
+    memory_limit_bytes: int | None,
+) -> tuple[dict[str, Any], list[bytes]]:
     """The JSON head and the bytes that follow it: the model, then each array."""
     is_bytes = isinstance(model, bytes)
-    request: Dict[str, Any] = {
+    request: dict[str, Any] = {
         "engine": engine,
         "sys_path": [row for row in sys.path if row and os.path.isabs(row)],
         "timeout_s": timeout_s,
@@ -88,14 +89,14 @@ def _request(
     return request, body
 
 
-def _array_head(name: str, array: Any) -> Dict[str, Any]:
+def _array_head(name: str, array: Any) -> dict[str, Any]:
     head = {"name": name, "dtype": array.dtype.str, "shape": list(array.shape)}
     if array.dtype.kind in "OUS":
         head["strings"] = [str(row) for row in array.ravel().tolist()]
     return head
 
 
-def _start() -> "subprocess.Popen[bytes]":
+def _start() -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise _no_isolation("this program has no Python interpreter of its own")
     try:
@@ -116,7 +117,7 @@ def _no_isolation(message: str) -> EdgeqError:
     )
 
 
-def _talk(process: "subprocess.Popen[bytes]", stream: Sequence[bytes], timeout_s: float) -> bytes:
+def _talk(process: subprocess.Popen[bytes], stream: Sequence[bytes], timeout_s: float) -> bytes:
     """Send everything, then read until the child is done; a child that died early is no error."""
     answer, _ = process.communicate(b"".join(stream), timeout=timeout_s)
     return answer
@@ -124,7 +125,7 @@ def _talk(process: "subprocess.Popen[bytes]", stream: Sequence[bytes], timeout_s
 
 def _judge(returncode: int, answer: bytes, engine: str) -> None:
     """Turn what the child said and how it ended into nothing or an EdgeqError."""
-    said: Dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for line in answer.splitlines():
         said.update(json.loads(line))
     version = said.get("version") or engines.installed_version(engine) or "(version unknown)"
@@ -150,7 +151,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _crash_hints(number: int) -> Tuple[str, ...]:
+def _crash_hints(number: int) -> tuple[str, ...]:
     if number == getattr(signal, "SIGKILL", None):
         return ("the system may have run out of memory",)
     if number == getattr(signal, "SIGILL", None):
@@ -170,7 +171,7 @@ def child(request: Mapping[str, Any]) -> None:
         answer.flush()
 
     def unforeseen(
-        kind: Type[BaseException], error: BaseException, _: Optional[TracebackType]
+        kind: type[BaseException], error: BaseException, _: TracebackType | None
     ) -> None:
         say(
             slug="engine-failed", message=f"{request['engine']}: {kind.__name__}: {error}", hints=()
@@ -223,10 +224,10 @@ def _load_and_run(request: Mapping[str, Any], source: IO[bytes], say: Any) -> No
             raise
 
 
-def _read_feeds(heads: Sequence[Mapping[str, Any]], source: IO[bytes]) -> Dict[str, Any]:
+def _read_feeds(heads: Sequence[Mapping[str, Any]], source: IO[bytes]) -> dict[str, Any]:
     import numpy as np
 
-    feeds: Dict[str, Any] = {}
+    feeds: dict[str, Any] = {}
     for head in heads:
         if "strings" in head:
             array = np.array(head["strings"], dtype=object).reshape(head["shape"])
@@ -238,11 +239,11 @@ def _read_feeds(heads: Sequence[Mapping[str, Any]], source: IO[bytes]) -> Dict[s
     return feeds
 
 
-def zeros(inputs: Sequence[Any]) -> Dict[str, Any]:
+def zeros(inputs: Sequence[Any]) -> dict[str, Any]:
     """Zeros (empty strings) for each input; an unknown size is 1."""
     import numpy as np
 
-    feeds: Dict[str, Any] = {}
+    feeds: dict[str, Any] = {}
     for info in inputs:
         shape = [size if isinstance(size, int) else 1 for size in info.shape]
         if info.dtype == "object":

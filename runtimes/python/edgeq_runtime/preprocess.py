@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Mapping, NoReturn, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from edgeq_runtime.errors import EdgeqError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-Size = Union[int, Tuple[int, int], None]
+Size = Union[int, tuple[int, int], None]
 CHANNELS = ("rgb", "bgr")
 LAYOUTS = ("nchw", "nhwc")
 MAX_SIDE = 2**16
@@ -37,8 +38,8 @@ class InputSpec:
     resize: Size = None
     crop: Size = None
     scale: float = 1 / 255
-    mean: Tuple[float, ...] = (0.0,)
-    std: Tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     channels: str = "rgb"
     layout: str = "nchw"
 
@@ -48,14 +49,16 @@ class InputSpec:
         for key in table:
             if key not in _FIELDS:
                 near = difflib.get_close_matches(str(key), _FIELDS, n=1)
-                hints = (f"did you mean `{near[0]}`?",) if near else (f"keys: {', '.join(_FIELDS)}",)
+                hints = (
+                    (f"did you mean `{near[0]}`?",) if near else (f"keys: {', '.join(_FIELDS)}",)
+                )
                 raise EdgeqError("bad-input-spec", f"input `{name}`: unknown key `{key}`", *hints)
         spec = cls(**{key: _FIELDS[key](name, key, value) for key, value in table.items()})
         if {len(spec.mean), len(spec.std)} not in ({1}, {3}, {1, 3}):
             _wrong(name, "mean", list(spec.mean), "as many numbers as `std`, 1 or 3")
         return spec
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The table again; `from_table` gives an equal spec."""
         return {
             "resize": _size_json(self.resize),
@@ -143,7 +146,7 @@ def _pass(image: Array, size: int) -> Array:
     return out
 
 
-def kernel(old: int, new: int) -> Tuple[Tuple[int, Tuple[int, ...]], ...]:
+def kernel(old: int, new: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """For each of `new` outputs its first input of `old` and the integer weights from there on."""
     ratio = old / new
     support = max(ratio, 1.0)
@@ -156,7 +159,7 @@ def kernel(old: int, new: int) -> Tuple[Tuple[int, Tuple[int, ...]], ...]:
             max(0.0, 1.0 - abs((x - centre + 0.5) * (1.0 / support))) for x in range(first, last)
         ]
         total = sum(weights)
-        rows.append((first, tuple(_fixed(weight * (1.0 / total)) for weight in weights)))
+        rows.append((first, tuple(_fixed(weight / total) for weight in weights)))
     return tuple(rows)
 
 
@@ -182,7 +185,7 @@ def _wrong(name: str, key: str, value: Any, wanted: str) -> NoReturn:
 
 def _size(name: str, key: str, value: Any) -> Size:
     if value is None or _is_side(value):
-        side: Optional[int] = value
+        side: int | None = value
         return side
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_side, value)):
         return (value[0], value[1])
@@ -204,14 +207,14 @@ def _scale(name: str, key: str, value: Any) -> float:
     return float(value)
 
 
-def _numbers(name: str, key: str, value: Any) -> Tuple[float, ...]:
+def _numbers(name: str, key: str, value: Any) -> tuple[float, ...]:
     row = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(row) not in (1, 3) or not all(map(_is_number, row)):
         _wrong(name, key, value, "1 or 3 numbers")
     return tuple(float(item) for item in row)
 
 
-def _positive(name: str, key: str, value: Any) -> Tuple[float, ...]:
+def _positive(name: str, key: str, value: Any) -> tuple[float, ...]:
     row = _numbers(name, key, value)
     if min(row) < 1e-30:
         _wrong(name, key, value, "numbers above 0")
@@ -226,13 +229,13 @@ def _layout(name: str, key: str, value: Any) -> str:
     return _word(name, key, value, LAYOUTS)
 
 
-def _word(name: str, key: str, value: Any, words: Tuple[str, ...]) -> str:
+def _word(name: str, key: str, value: Any, words: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in words:
         _wrong(name, key, value, " or ".join(f'"{word}"' for word in words))
     return value
 
 
-_FIELDS: Dict[str, Any] = {
+_FIELDS: dict[str, Any] = {
     "resize": _size,
     "crop": _size,
     "scale": _scale,

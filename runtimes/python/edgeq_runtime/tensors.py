@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple, Union
+from typing import Union
 
 Dimension = Union[int, str, None]
 
@@ -18,7 +18,7 @@ class TensorInfo:
 
     name: str
     dtype: str
-    shape: Tuple[Dimension, ...]
+    shape: tuple[Dimension, ...]
 
     @property
     def is_static(self) -> bool:
@@ -29,14 +29,14 @@ class TensorInfo:
         """Dtype and shape as messages print them: "float32 [batch, 3, 224, 224]"."""
         return describe(self.dtype, self.shape)
 
-    def accepts(self, dtype: str, shape: Tuple[int, ...]) -> bool:
+    def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         """True when an array of this dtype and shape can be fed; unknown sizes take any size."""
         if dtype != self.dtype or len(shape) != len(self.shape):
             return False
         return all(not isinstance(want, int) or want == got for want, got in zip(self.shape, shape))
 
 
-def describe(dtype: str, shape: Tuple[Dimension, ...]) -> str:
+def describe(dtype: str, shape: tuple[Dimension, ...]) -> str:
     """Dtype and shape as messages print them; an unknown size without a name is `?`."""
     sizes = ", ".join("?" if size is None else str(size) for size in shape)
     return f"{'string' if dtype == 'object' else dtype} [{sizes}]"

@@ -6,11 +6,16 @@ import importlib
 import importlib.metadata
 import sys
 from types import ModuleType
-from typing import Dict, List, Optional
+from typing import Any
 
 from edgeq_runtime.errors import EdgeqError
 
-ENGINES: Dict[str, str] = {"onnxruntime": "edgeq_runtime.engines.onnxruntime"}
+ENGINES: dict[str, str] = {"onnxruntime": "edgeq_runtime.engines.onnxruntime"}
+KNOWN_BAD: dict[tuple[str, str, str], str] = {
+    # (engine, version, architecture) -> what happens; asked before the engine is imported.
+    # onnxruntime #23957, #24112: fine on a Cortex-A76, dead on a Cortex-A72.
+    ("onnxruntime", "1.21.0", "aarch64"): "its import dies with SIGILL on Raspberry Pi 4 and older",
+}
 ENTRY_POINTS = "edgeq.engines"  # engines of third parties: name -> module
 
 
@@ -28,7 +33,7 @@ def get(name: str) -> ModuleType:
         raise _missing(name, error) from error
 
 
-def installed_version(name: str) -> Optional[str]:
+def installed_version(name: str) -> str | None:
     """Version of the engine's distribution, read without importing it (an import can crash)."""
     try:
         return importlib.metadata.version(name)
@@ -44,15 +49,15 @@ def _missing(name: str, error: ImportError) -> EdgeqError:
     return EdgeqError("missing-engine", message, f'install it: pip install "edgeq-runtime[{name}]"')
 
 
-def _third_party(name: str) -> Optional[str]:
+def _third_party(name: str) -> str | None:
     for point in _entry_points():
         if point.name == name:
             return point.value
     return None
 
 
-def _entry_points() -> List[importlib.metadata.EntryPoint]:
-    points = importlib.metadata.entry_points()
-    if sys.version_info >= (3, 10):
-        return list(points.select(group=ENTRY_POINTS))
-    return list(points.get(ENTRY_POINTS, ()))
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    points: Any = importlib.metadata.entry_points()
+    if sys.version_info < (3, 10):  # a dict of lists then
+        return list(points.get(ENTRY_POINTS, ()))
+    return list(points.select(group=ENTRY_POINTS))

@@ -10,7 +10,8 @@ quantized ops are computed in float from the dequantized integers.
 from __future__ import annotations
 
 import functools
-from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,11 +23,6 @@ from edgeq_runtime.tensors import TensorInfo, describe
 
 ENGINE = "onnxruntime"
 FORMATS = ("onnx",)
-KNOWN_BAD: Tuple[Tuple[str, str, str], ...] = (
-    # (version, architecture, what happens); import itself dies on a Raspberry Pi 4, so this row
-    # speaks where the import survived. onnxruntime #23957, #24112.
-    ("1.21.0", "aarch64", "dies with SIGILL on cores without SVE and dot product"),
-)
 QUIET = 4  # ORT_LOGGING_LEVEL_FATAL: what is wrong is said once, by the error
 
 _ONNX_TYPES = {
@@ -55,7 +51,7 @@ _ERROR_NAMES = (
 )
 
 
-def _engine_errors() -> Tuple[Type[BaseException], ...]:
+def _engine_errors() -> tuple[type[BaseException], ...]:
     """Every error the binding raises; the list of its own types grows with versions."""
     own = (getattr(state, name, None) for name in _ERROR_NAMES)
     foreign = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, UnicodeDecodeError)
@@ -84,7 +80,7 @@ class Session:
         self.outputs = tuple(_info(row) for row in raw.get_outputs())
         self._names = [info.name for info in self.outputs]
 
-    def run(self, feeds: Dict[str, Any], names: Optional[Sequence[str]] = None) -> Dict[str, Any]:
+    def run(self, feeds: dict[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once. `names` asks for some outputs (default: all, in the model's order)."""
         wanted = self._names if names is None else list(names)
         try:
@@ -98,7 +94,7 @@ class Session:
         self.raw = _Closed()
 
     def _explain(
-        self, feeds: Dict[str, Any], wanted: Sequence[str], error: BaseException
+        self, feeds: dict[str, Any], wanted: Sequence[str], error: BaseException
     ) -> EdgeqError:
         """The user's mistake where there is one, else what the engine said."""
         for name in wanted:
@@ -117,7 +113,7 @@ class _Closed:
         raise RuntimeError("the session is closed")
 
 
-def input_mistake(inputs: Sequence[TensorInfo], feeds: Dict[str, Any]) -> Optional[EdgeqError]:
+def input_mistake(inputs: Sequence[TensorInfo], feeds: dict[str, Any]) -> EdgeqError | None:
     """The first way in which `feeds` does not fit `inputs`, or None: name, got, wanted."""
     known = ", ".join(f"`{info.name}`" for info in inputs)
     names = [info.name for info in inputs]
@@ -141,13 +137,13 @@ def input_mistake(inputs: Sequence[TensorInfo], feeds: Dict[str, Any]) -> Option
 
 
 def open_session(
-    model: Union[bytes, str],
+    model: bytes | str,
     *,
-    threads: Optional[int] = None,
+    threads: int | None = None,
     exact: bool = False,
     optimize: bool = True,
     low_memory: bool = False,
-    optimized_path: Optional[str] = None,
+    optimized_path: str | None = None,
 ) -> Session:
     """Open `model` (bytes or a path) on the CPU.
 
@@ -172,7 +168,7 @@ def open_session(
         raise _refused(error) from error
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def saturates() -> bool:
     """True when this host's u8 x s8 kernel is not exact: ask it, so an emulator answers too.
 
@@ -194,7 +190,7 @@ def saturates() -> bool:
 
 
 def _options(
-    threads: Optional[int], optimize: bool, low_memory: bool, optimized_path: Optional[str]
+    threads: int | None, optimize: bool, low_memory: bool, optimized_path: str | None
 ) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
@@ -211,7 +207,7 @@ def _options(
     return options
 
 
-def _create(model: Union[bytes, str], options: Any) -> Any:
+def _create(model: bytes | str, options: Any) -> Any:
     """No fallback (it prints to stdout), and never settings that a model file brings along."""
     raw = onnxruntime.InferenceSession(
         model,

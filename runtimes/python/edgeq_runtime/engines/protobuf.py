@@ -6,9 +6,10 @@ Wire format: https://protobuf.dev/programming-guides/encoding/. A message here i
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Union
 
-Field = Tuple[int, Union[int, bytes, str]]
+Field = tuple[int, Union[int, bytes, str]]
 
 
 def varint(value: int) -> bytes:
@@ -42,8 +43,8 @@ def value_info(name: str, element_type: int, shape: Sequence[int]) -> bytes:
 
 def one_node_model(
     op_type: str,
-    inputs: Sequence[Tuple[str, int, Sequence[int]]],
-    output: Tuple[str, int, Sequence[int]],
+    inputs: Sequence[tuple[str, int, Sequence[int]]],
+    output: tuple[str, int, Sequence[int]],
 ) -> bytes:
     """onnx.ModelProto (IR 7, opset 13) of one node; tensors are (name, element type, shape)."""
     node = message(*((1, name) for name, _, _ in inputs), (2, output[0]), (3, "node"), (4, op_type))

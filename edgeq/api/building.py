@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from edgeq.config import BuildSettings
     from edgeq.targets import Target
 
-ARTIFACT_NAME = "model.onnx"
-
 
 @dataclass(frozen=True)
 class Request:
@@ -139,10 +137,11 @@ def _require_writable(out: Path, settings: BuildSettings) -> None:
 
 def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work, Evaluated | None]:
     from edgeq.api.stages import Evaluated, Work
-    from edgeq.quality import open_evaluation, parse_gate
+    from edgeq.quality import check_names, open_evaluation, parse_gate
 
     settings = request.settings
-    parse_gate(settings.gate)
+    rules = parse_gate(settings.gate)
+    check_names(rules, () if request.evaluate is None else None)
     stage = partial(_stage, progress)
     prepared = _read(settings, stage)
     tap = _open_data(request, prepared, progress)
@@ -163,6 +162,8 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         inputs=prepared.graph.inputs,
         specs=input_specs(settings),
     )
+    check_names(rules, evaluation.metrics)
+    work.notes.extend(evaluation.notes)
     return work, Evaluated(work, evaluation)
 
 
@@ -288,4 +289,6 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
 
 
 def _artifact(model: bytes) -> Artifact:
+    from edgeq.api.pack import ARTIFACT_NAME
+
     return Artifact(ARTIFACT_NAME, "onnx", len(model), hashlib.sha256(model).hexdigest())

@@ -1,0 +1,200 @@
+"""Pack a candidate: card, manifest and golden vectors, checked by the runtime before writing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.api.models import ENGINE, open_exact
+from edgeq.errors import EdgeqError
+from edgeq.report.card import CardFacts, card, megabytes
+from edgeq.report.examination import shape_text
+
+if TYPE_CHECKING:
+    from edgeq.api.stages import Candidate, Work
+    from edgeq.bundle import BundleContents
+    from edgeq.ir import Graph
+    from edgeq.quant.plan import QuantPlan
+
+ARTIFACT_NAME = "model.onnx"
+MAX_LABELS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the bundle is, its digest, and what its golden vectors compare."""
+
+    path: Path
+    digest: str
+    golden: dict[str, Any]
+
+
+def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
+    """Assemble the bundle, read it back and run its golden vectors, then write it at `out`."""
+    from edgeq import bundle
+    from edgeq_runtime import load
+
+    with work.stage("Packed") as stage:
+        contents = _contents(work, candidate, out)
+        session = open_exact(candidate.artifact)
+        files = bundle.assemble(contents, session.run)
+        session.close()
+        with load(files, isolate=False, exact=True) as runner:
+            manifest = runner.manifest
+            checks = runner.self_test().outputs if manifest.golden.vectors else ()
+        wrong = next((check for check in checks if not check.passed), None)
+        assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
+        bundle.write(files, out, packaging=work.settings.packaging, force=work.settings.force)
+        stage.done(out.name, megabytes(sum(len(data) for data in files.values())))
+    golden = {
+        "vectors": len(manifest.golden.vectors),
+        "outputs": {check.name: check.rule for check in checks},
+    }
+    return Packed(out, manifest.digest, golden)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, UTF-8, at most 1 MB; trailing empty lines do not count."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_LABELS_BYTES + 1)
+        lines = data.decode("utf-8").splitlines()
+    except OSError as failure:
+        raise EdgeqError("bad-labels", f"labels `{path}`: {failure.strerror or failure}") from None
+    except UnicodeDecodeError:
+        raise EdgeqError("bad-labels", f"labels `{path}` are not UTF-8 text") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines or len(data) > MAX_LABELS_BYTES:
+        problem = "hold no label" if not lines else f"are larger than {MAX_LABELS_BYTES} bytes"
+        raise EdgeqError("bad-labels", f"labels `{path}` {problem}")
+    return tuple(line.strip() for line in lines)
+
+
+def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
+    from edgeq.api.building import input_specs
+    from edgeq.bundle import BundleContents
+    from edgeq_runtime import engines
+
+    graph, target, support = work.prepared.graph, work.target, work.engine
+    quantized = candidate.quantized
+    plan = None if quantized is None else quantized.plan
+    return BundleContents(
+        name=out.name.removesuffix(".edgeq"),
+        target=target.name,
+        precision=candidate.precision,
+        artifact=candidate.artifact,
+        artifact_file=ARTIFACT_NAME,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        input_ranges=work.tap.ranges,
+        engine=ENGINE,
+        engine_measured=engines.get(ENGINE).version(),
+        engine_minimum=support.minimum,
+        engine_known_bad={bad.version: bad.effect for bad in support.known_bad},
+        exact_kernels="safe" if plan is None or support.pair_safe else "needed",
+        architecture=target.architecture,
+        required_features=target.required_features,
+        fast_features=target.fast_features,
+        card=_card(work, candidate, out),
+        exact_outputs={} if plan is None else exact_outputs(graph, plan, support.activation_dtype),
+        input_specs=input_specs(work.settings),
+        labels=None if work.settings.labels is None else read_labels(Path(work.settings.labels)),
+        model=work.prepared.summary(),
+        ops=candidate.ops,
+        left_in_float=[op.to_json() for op in candidate.left_in_float],
+        quality=[quality.to_json() for quality in candidate.metrics],
+        gate=None if candidate.gate is None else candidate.gate.to_json(),
+        calibration=None if quantized is None else quantized.calibration,
+        plan=None if plan is None else plan.to_json(),
+        notes=(*work.notes, *candidate.warnings),
+        tolerances={} if plan is None else _mixed_tolerances(candidate),
+        float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
+        golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
+    )
+
+
+def exact_outputs(graph: Graph, plan: QuantPlan, dtype: str) -> dict[str, dict[str, Any]]:
+    """The outputs that hold dequantized integers on every host: int8 all the way from the inputs.
+
+    A float op before a quantized tensor may round a code the other way on another host.
+    """
+    exact = {value.name for value in graph.model.graph.inputs}
+    for node in graph.nodes():
+        if plan.ops[str(node.name)].precision != "int8":
+            continue
+        read = [value for value in node.inputs if value is not None]
+        if all(value.name in exact or value.is_initializer() for value in read):
+            exact |= {value.name for value in node.outputs}
+    shift = 128 if dtype == "uint8" else 0
+    found: dict[str, dict[str, Any]] = {}
+    for value in graph.model.graph.outputs:
+        encoding = plan.tensors.get(str(value.name))
+        if value.name in exact and encoding is not None and value.producer() is not None:
+            found[str(value.name)] = {
+                "dtype": dtype,
+                "scale": encoding.scale[0],
+                "zero_point": encoding.zero_point[0] + shift,
+            }
+    return found
+
+
+def _mixed_tolerances(candidate: Candidate) -> dict[str, float]:
+    """For outputs behind both float ops and integers: codes may flip between hosts, but rounding
+    every code anew moves an output no further than quantizing moved it from the float model."""
+    return {
+        error.name: error.max_abs_error
+        for error in candidate.fidelity.outputs
+        if error.max_abs_error > 0
+    }
+
+
+def float_depth(graph: Graph) -> tuple[int, int]:
+    """(layers that sum products, terms of the longest such sum), for the float tolerance."""
+    layers, terms = 0, 1
+    for node in graph.nodes():
+        weights = [value for value in node.inputs[1:2] if value is not None and value.shape]
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"):
+            continue
+        layers += 1
+        for value in weights:
+            sizes = [size for size in value.shape or () if isinstance(size, int)]
+            terms = max(terms, math.prod(sizes) // max(1, min(sizes, default=1)))
+    return max(layers, 1), terms
+
+
+def _card(work: Work, candidate: Candidate, out: Path) -> str:
+    from edgeq import __version__
+    from edgeq_runtime import engines
+
+    graph = work.prepared.graph
+    quantized = candidate.quantized
+    return card(
+        CardFacts(
+            name=out.name.removesuffix(".edgeq"),
+            model=work.prepared.summary(),
+            target=work.target.name,
+            target_title=work.target.title,
+            precision=candidate.precision,
+            edgeq_version=__version__,
+            engine=f"{ENGINE} {engines.get(ENGINE).version()}",
+            inputs=_rows(graph.inputs),
+            outputs=_rows(graph.outputs),
+            size_bytes=len(candidate.artifact),
+            float_size_bytes=len(work.prepared.float_bytes),
+            ops=candidate.ops,
+            left_in_float=candidate.left_in_float,
+            calibration=None if quantized is None else quantized.calibration,
+            fidelity=candidate.fidelity,
+            metrics=[quality.to_json() for quality in candidate.metrics],
+            gate=None if candidate.gate is None else candidate.gate.to_json(),
+            warnings=candidate.warnings,
+            notes=work.notes,
+        )
+    )
+
+
+def _rows(tensors: Any) -> list[tuple[str, str, str]]:
+    return [(info.name, info.dtype, f"[{shape_text(info.shape)}]") for info in tensors]

@@ -1,0 +1,457 @@
+"""Make bundles: assemble the files, write them as one zip or a folder, all at once or not at all.
+
+What a bundle is, rule by rule, is in runtimes/FORMAT.md; reading and checking is edgeq_runtime's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import math
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import EdgeqError
+from edgeq_runtime import archive, canonical, golden, limits, manifest
+from edgeq_runtime.golden import Golden, GoldenInput, GoldenOutput, Rule, Vector
+from edgeq_runtime.tensors import TensorInfo
+from edgeq_runtime.version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeq_runtime.preprocess import InputSpec
+
+    Array = np.ndarray[Any, Any]
+
+NEEDS_RUNTIME = "0.1.0"
+"""The first edgeq-runtime that reads format 1."""
+
+VECTORS = 4
+GOLDEN_FILE = "golden.bin"
+PLAN_FILE = "plan.json"
+
+UNIT_ROUNDOFF = 2.0**-24
+CONFIDENCE = 8.0
+FLOAT_LAYERS, FLOAT_TERMS = 64, 4096
+"""Depth and longest sum that are assumed of a float output about which nothing was said."""
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """Everything a bundle says. JSON values are what `to_json` of their types gave.
+
+    exact_outputs: output -> {"dtype": "int8" | "uint8", "scale", "zero_point"} where an output is
+    a dequantized integer. input_ranges: input -> (low, high), from which golden inputs are drawn;
+    every input needs one, bool inputs aside. exact_kernels: "safe" when no kernel can saturate on
+    these weights, else "needed". float_depths: output -> (float layers before it, terms of the
+    longest sum in them); tolerances: output -> absolute tolerance, which outranks it.
+    golden_shapes: input -> the shape of golden inputs where a dimension is unknown (default 1).
+    """
+
+    name: str
+    target: str
+    precision: str
+    artifact: bytes
+    inputs: Sequence[TensorInfo]
+    outputs: Sequence[TensorInfo]
+    input_ranges: Mapping[str, tuple[float, float]]
+    engine: str
+    engine_measured: str
+    engine_minimum: str
+    exact_kernels: str
+    architecture: str
+    required_features: Sequence[str]
+    fast_features: Sequence[str]
+    card: str
+    artifact_file: str = "model.onnx"
+    artifact_format: str = "onnx"
+    exact_outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    input_specs: Mapping[str, InputSpec] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+    engine_known_bad: Mapping[str, str] = field(default_factory=dict)
+    model: Any = None
+    ops: Any = None
+    left_in_float: Any = None
+    quality: Any = None
+    gate: Any = None
+    calibration: Any = None
+    plan: Any = None
+    notes: Sequence[str] = ()
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    float_depths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    golden_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+Run = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+# -- assemble -------------------------------------------------------------------------------------
+
+
+def assemble(contents: BundleContents, run: Run) -> dict[str, bytes]:
+    """All files of the bundle, name -> contents; the same bytes from the same contents.
+
+    `run` is an exact session of the artifact: it computes the golden outputs. Raises
+    [not-finite] where one is NaN or infinite, [bundle-too-large] beyond the format's limits.
+    """
+    vectors, stored = _golden(contents, run)
+    files = {
+        contents.artifact_file: contents.artifact,
+        archive.CARD: contents.card.encode("utf-8"),
+    }
+    if stored:
+        files[GOLDEN_FILE] = stored
+    if contents.plan is not None:
+        files[PLAN_FILE] = canonical.dumps(contents.plan)
+    document = _document(contents, vectors, files)
+    document["digest"] = manifest.digest(document)
+    files[archive.MANIFEST] = canonical.dumps(document)
+    _check_size(files)
+    return {name: files[name] for name in archive.check_names(files)}
+
+
+def _check_size(files: Mapping[str, bytes]) -> None:
+    for what, size, most in (
+        ("the manifest", len(files[archive.MANIFEST]), limits.MAX_MANIFEST_BYTES),
+        ("the bundle", archive.zip_size(files), limits.MAX_BUNDLE_BYTES),
+    ):
+        if size > most:
+            raise EdgeqError(
+                "bundle-too-large", f"{what} would have {size} bytes, more than {most}"
+            )
+
+
+def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The manifest but for its digest."""
+    return {
+        "format": limits.FORMAT,
+        "digest": manifest.NO_DIGEST,
+        "made_by": __version__,
+        "needs_runtime": NEEDS_RUNTIME,
+        "name": c.name,
+        "model": c.model,
+        "target": c.target,
+        "precision": c.precision,
+        "artifact": {"file": c.artifact_file, "format": c.artifact_format},
+        "inputs": [_tensor(info) for info in c.inputs],
+        "outputs": [_tensor(info) for info in c.outputs],
+        "input_specs": {name: spec.to_json() for name, spec in c.input_specs.items()},
+        "labels": None if c.labels is None else list(c.labels),
+        "engine": {
+            "name": c.engine,
+            "measured": c.engine_measured,
+            "minimum": c.engine_minimum,
+            "known_bad": dict(c.engine_known_bad),
+        },
+        "exact_kernels": c.exact_kernels,
+        "cpu": {
+            "architecture": c.architecture,
+            "required": list(c.required_features),
+            "fast": list(c.fast_features),
+        },
+        "ops": c.ops,
+        "left_in_float": c.left_in_float,
+        "quality": c.quality,
+        "gate": c.gate,
+        "calibration": c.calibration,
+        "plan": None if c.plan is None else PLAN_FILE,
+        "notes": list(c.notes),
+        "golden": _golden_json(vectors),
+        "files": {
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in files.items()
+        },
+    }
+
+
+def _tensor(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "dtype": info.dtype, "shape": list(info.shape)}
+
+
+def _golden_json(vectors: Golden) -> dict[str, Any]:
+    return {
+        "generator": vectors.generator,
+        "file": vectors.file,
+        "rules": {name: _without_none(rule) for name, rule in vectors.rules.items()},
+        "vectors": [
+            {
+                "inputs": [{**vars(row), "shape": list(row.shape)} for row in vector.inputs],
+                "outputs": [{**vars(row), "shape": list(row.shape)} for row in vector.outputs],
+            }
+            for vector in vectors.vectors
+        ],
+    }
+
+
+def _without_none(rule: Rule) -> dict[str, Any]:
+    return {key: value for key, value in vars(rule).items() if value is not None}
+
+
+# -- golden vectors -------------------------------------------------------------------------------
+
+
+def _golden(c: BundleContents, run: Run) -> tuple[Golden, bytes]:
+    """Golden vectors and the stored outputs; none where an input cannot be generated (text)."""
+    if any(info.dtype not in (*golden.INTEGERS, *golden.FLOATS, "bool") for info in c.inputs):
+        return Golden(), b""
+    inputs = [_golden_inputs(c, index) for index in range(VECTORS)]
+    outputs = [run({row.name: row.array() for row in rows}) for rows in inputs]
+    names = [info.name for info in c.outputs if info.dtype in manifest.STORED]
+    _check_finite(names, outputs)
+    rules = {name: _rule(c, name, [row[name] for row in outputs]) for name in names}
+    if not rules:
+        return Golden(), b""
+    stored, sizes = bytearray(), _budget(rules, outputs)
+    vectors = []
+    for given, computed in zip(inputs, outputs, strict=True):
+        rows = [_store(stored, name, rules[name], computed[name], sizes[name]) for name in names]
+        vectors.append(Vector(tuple(given), tuple(rows)))
+    file = GOLDEN_FILE if stored else None
+    return Golden(file=file, vectors=tuple(vectors), rules=rules), bytes(stored)
+
+
+def _golden_inputs(c: BundleContents, index: int) -> list[GoldenInput]:
+    """Inputs of one vector. A seed is the vector's number and the input's, so that none repeats."""
+    rows = []
+    for place, info in enumerate(c.inputs):
+        low, high = c.input_ranges.get(info.name, (0.0, 1.0 if info.dtype == "bool" else 0.0))
+        if info.dtype in golden.INTEGERS:
+            low, high = math.ceil(low), math.floor(high)
+        shape = c.golden_shapes.get(info.name) or [
+            size if isinstance(size, int) else 1 for size in info.shape
+        ]
+        seed = index * limits.MAX_TENSORS + place
+        rows.append(GoldenInput(info.name, info.dtype, tuple(shape), float(low), float(high), seed))
+    return rows
+
+
+def _check_finite(names: Iterable[str], outputs: Sequence[Mapping[str, Any]]) -> None:
+    import numpy as np
+
+    for name in names:
+        for index, row in enumerate(outputs):
+            if row[name].dtype.kind == "f" and not np.isfinite(row[name]).all():
+                raise EdgeqError(
+                    "not-finite",
+                    f"output `{name}` of the artifact is NaN or infinite on golden input {index}",
+                )
+
+
+def _rule(c: BundleContents, name: str, arrays: Sequence[Array]) -> Rule:
+    exact = c.exact_outputs.get(name)
+    if exact is not None:
+        rule = Rule("codes", exact["dtype"], float(exact["scale"]), int(exact["zero_point"]))
+        for array in arrays:
+            _codes(rule, array, name)
+        return rule
+    if arrays[0].dtype.kind != "f":
+        return Rule("equal")
+    if name in c.tolerances:
+        return Rule("tolerance", absolute=float(c.tolerances[name]))
+    largest = max(float(abs(array).max(initial=0)) for array in arrays)
+    layers, terms = c.float_depths.get(name, (FLOAT_LAYERS, FLOAT_TERMS))
+    return Rule("tolerance", absolute=float_tolerance(largest, layers, terms))
+
+
+def float_tolerance(largest: float, layers: int, terms: int) -> float:
+    """How far two hosts' float32 results may lie apart, for outputs of at most `largest`.
+
+    A sum of n terms in any order has an error of at most lambda * sqrt(n) * u relative to the sum
+    of magnitudes, but with probability 2 * exp(-lambda**2 / 2) (Higham and Mary, SIAM J. Sci.
+    Comput. 41, 2019, theorem 3.1); `layers` of them add up. u = 2**-24, lambda = 8.
+    """
+    return CONFIDENCE * max(layers, 1) * math.sqrt(max(terms, 1)) * UNIT_ROUNDOFF * largest
+
+
+def _codes(rule: Rule, array: Array, name: str) -> Array:
+    """The integers of a dequantized output; that they are such is our own invariant."""
+    import numpy as np
+
+    assert rule.scale is not None
+    assert rule.zero_point is not None
+    low = -128 if rule.dtype == "int8" else 0
+    steps = np.rint(array.astype(np.float64) / rule.scale) + rule.zero_point
+    codes: Array = np.clip(steps, low, low + 255).astype(rule.dtype)
+    exact = array.dtype == np.float32 and np.array_equal(rule.expected(codes), array)
+    assert exact, f"output `{name}` is not (code - {rule.zero_point}) * {rule.scale}"
+    return codes
+
+
+def _budget(rules: Mapping[str, Rule], outputs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Bytes that each output of one vector may take: all of it, or an even share of 1 MB."""
+    share = limits.MAX_GOLDEN_BYTES // (len(outputs) * len(rules))
+    sizes = {
+        name: max(row[name].size for row in outputs) * _item_size(rule, outputs[0][name])
+        for name, rule in rules.items()
+    }
+    if sum(sizes.values()) * len(outputs) <= limits.MAX_GOLDEN_BYTES:
+        return sizes
+    return {name: min(size, share) for name, size in sizes.items()}
+
+
+def _item_size(rule: Rule, array: Array) -> int:
+    return manifest.item_size(rule.dtype or array.dtype.name)
+
+
+def _store(stored: bytearray, name: str, rule: Rule, array: Array, size: int) -> GoldenOutput:
+    """Append every stride-th element of `array`, at most `size` bytes, little-endian."""
+    import numpy as np
+
+    whole = _codes(rule, array, name) if rule.rule == "codes" else array
+    item = _item_size(rule, array)
+    stride = max(1, -(-whole.size * item // max(size, item)))
+    little = np.dtype(whole.dtype).newbyteorder("<")
+    data = whole.reshape(-1)[::stride].astype(little).tobytes()
+    row = GoldenOutput(name, whole.dtype.name, tuple(array.shape), stride, len(stored), len(data))
+    stored += data
+    return row
+
+
+# -- write ----------------------------------------------------------------------------------------
+
+
+def write(files: Mapping[str, bytes], out: Path, *, packaging: str, force: bool) -> None:
+    """Put the bundle at `out`: at every instant the old output, or the whole new one, is there.
+
+    packaging: "zip" (one file) or "dir". An existing file is replaced; an existing folder is
+    refused [output-exists] unless `force`, and even then only if it is empty or a bundle. Written
+    beside as `.NAME.edgeq-partial`, synced, then renamed; a leftover of that name is removed first.
+    A failing disk or a missing permission is [write-failed], with nothing lost.
+
+    An existing folder, or a file where a folder goes, is swapped in one step by Linux's
+    renameat2(RENAME_EXCHANGE). Where the system or the file system has none, the old output is
+    first renamed to `.NAME.edgeq-old`: a build killed just then leaves it there, whole, and the
+    next one puts it back.
+    """
+    out = Path(os.path.abspath(out))
+    try:
+        _write(files, out, packaging, force)
+    except OSError as error:
+        raise EdgeqError(
+            "write-failed", f"cannot write `{out.name}`: {error.strerror or error}"
+        ) from error
+
+
+def _write(files: Mapping[str, bytes], out: Path, packaging: str, force: bool) -> None:
+    partial = out.with_name(f".{out.name}.edgeq-partial")
+    old = out.with_name(f".{out.name}.edgeq-old")
+    if os.path.lexists(old) and not os.path.lexists(out):
+        old.rename(out)
+    _check_replaceable(out, force)
+    _remove(partial)
+    _remove(old)
+    with _removing(partial):
+        if packaging == "dir":
+            _write_folder(files, partial)
+        else:
+            _write_file(partial, archive.zip_parts(files))
+        _put(partial, out, old)
+        _sync_folder(out.parent)
+
+
+def _check_replaceable(out: Path, force: bool) -> None:
+    """A folder is replaced on request only, and never one that holds something else."""
+    if not out.is_dir():
+        return
+    if not force:
+        raise EdgeqError(
+            "output-exists",
+            f"the folder `{out.name}` exists",
+            "write elsewhere: `-o other.edgeq`",
+            "or replace it: `--force`",
+        )
+    rows = list(os.scandir(out))
+    plain = all(row.is_file(follow_symlinks=False) for row in rows)
+    if rows and not (plain and any(row.name == archive.MANIFEST for row in rows)):
+        raise EdgeqError(
+            "output-exists",
+            f"the folder `{out.name}` is not a bundle and is not replaced",
+            "write elsewhere: `-o other.edgeq`",
+        )
+
+
+def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
+    folder.mkdir()
+    for name, data in files.items():
+        _write_file(folder / name, (data,))
+    _sync_folder(folder)
+
+
+def _write_file(path: Path, parts: Iterable[bytes]) -> None:
+    """A new file; a link or file that already has this name is never written through."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put(partial: Path, out: Path, old: Path) -> None:
+    """Give the finished `partial` its name. Afterwards `partial` holds what was there, if any."""
+    try:
+        status = out.lstat()
+    except FileNotFoundError:
+        partial.rename(out)
+        return
+    if not stat.S_ISDIR(status.st_mode) and not partial.is_dir():
+        partial.replace(out)
+    elif not _exchange(partial, out):
+        out.rename(old)
+        partial.rename(out)
+        old.rename(partial)
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Swap two names in one step (renameat2, Linux 3.15); False where that does not exist."""
+    at_fdcwd, rename_exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, TypeError):
+        return False
+    if renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(two), rename_exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names reach the disk too, where folders can be opened (not on Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _removing(partial: Path) -> Iterator[None]:
+    """Whatever happens, try to leave nothing at `partial`; the next build tries again."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder, if there is one."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()

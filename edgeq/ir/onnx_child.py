@@ -1,0 +1,144 @@
+"""The child process in which onnx's C++ looks at models: see `edgeq.ir.isolated`.
+
+Run as a script, without the package around it: it needs onnx and nothing else. Each request is a
+JSON head and a model, each after its length in 8 bytes; so is each answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import IO, Any
+
+import onnx
+from onnx import ModelProto, checker, inliner, shape_inference, version_converter
+
+# What onnx's C++ throws, as it arrives in Python.
+FAILURES = (
+    version_converter.ConvertError,
+    shape_inference.InferenceError,
+    checker.ValidationError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+)
+MEMORY_BYTES = 2 << 30
+IDLE_S = 120
+
+
+def prepare(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Functions expanded, the default domain at `head["opset"]`, checked; or which step failed."""
+    model = ModelProto.FromString(data)
+    if model.functions:
+        try:
+            model = inliner.inline_local_functions(model)
+        except FAILURES as failure:
+            return _failed("functions", failure), b""
+    source = next(entry.version for entry in model.opset_import if not entry.domain)
+    if source != head["opset"]:
+        ir_version = model.ir_version
+        try:
+            converted = version_converter.convert_version(model, head["opset"])
+        except FAILURES as failure:
+            return {**_failed("opset", failure), **_blame(model, source, head["opset"])}, b""
+        model = converted
+        model.ir_version = ir_version
+    try:
+        checker.check_model(model)
+    except FAILURES as failure:
+        return _failed("check", failure), b""
+    return {}, model.SerializeToString()
+
+
+def infer(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The model with the shapes and types that follow, sizes strict."""
+    model = ModelProto.FromString(data)
+    try:
+        inferred = shape_inference.infer_shapes(
+            model, check_type=True, strict_mode=True, data_prop=True
+        )
+    except FAILURES as failure:
+        return _failed("infer", failure), b""
+    del inferred.graph.node[:], inferred.graph.initializer[:]
+    return {}, inferred.SerializeToString()
+
+
+STEPS = {"prepare": prepare, "infer": infer}
+
+
+def _failed(step: str, failure: BaseException) -> dict[str, Any]:
+    return {"failed": step, "message": f"{failure}" or type(failure).__name__}
+
+
+def _blame(model: ModelProto, source: int, target: int) -> dict[str, Any]:
+    """The one step between opsets that fails, and the operators in use that it changes."""
+    step = 1 if source < target else -1
+    for version in range(source + step, target + step, step):
+        try:
+            model = version_converter.convert_version(model, version)
+        except FAILURES as failure:
+            changed = max(version, version - step)
+            return {"operators": _changed_in(model, changed), "message": str(failure)}
+    return {}
+
+
+def _changed_in(model: ModelProto, version: int) -> list[str]:
+    used = {node.op_type for node in model.graph.node if not node.domain}
+    return sorted(
+        name
+        for name in used
+        if onnx.defs.has(name, version, "")
+        and onnx.defs.get_schema(name, version, "").since_version == version
+    )
+
+
+def _read(source: IO[bytes]) -> bytes | None:
+    size = source.read(8)
+    return source.read(int.from_bytes(size, "little")) if len(size) == 8 else None
+
+
+def _end_after(seconds: float) -> None:
+    """An end of its own, should the parent hang or forget it."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(int(seconds))
+
+
+def _limit_memory(model_bytes: int) -> None:
+    """In proportion to the model; and no core file of a crash."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = MEMORY_BYTES + 10 * model_bytes
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def serve(source: IO[bytes], answer: IO[bytes]) -> None:
+    """Answer requests until the other end closes."""
+    while True:
+        head, data = _read(source), _read(source)
+        if head is None or data is None:
+            return
+        request = json.loads(head)
+        _end_after(request["limit_s"] + 10)
+        _limit_memory(len(data))
+        said, model = STEPS[request["step"]](data, request)
+        text = json.dumps(said).encode()
+        answer.write(b"".join(len(part).to_bytes(8, "little") + part for part in (text, model)))
+        answer.flush()
+        _end_after(IDLE_S)
+
+
+if __name__ == "__main__":
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # onnx prints; nothing of that may reach the answer
+    serve(sys.stdin.buffer, out)
+    os._exit(0)

@@ -1,0 +1,182 @@
+"""Builds and bundles on an x86 without VNNI, whose u8 x s8 kernels saturate, against this host's.
+
+One emulated process per model builds for every target, then verifies the bundles built natively.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgeq
+
+pytestmark = [pytest.mark.qemu, pytest.mark.slow]
+
+Emulated = Callable[..., Any]
+TARGETS = ("rpi5", "x86-avx2", "x86-vnni")
+MODELS = ("digits", pytest.param("mnist", marks=pytest.mark.shared))
+WORK = """
+import json
+import edgeq
+model, data, native, folder = sys.argv[1:5]
+answer = {}
+for target in sys.argv[5:]:
+    out = f'{folder}/{target}.edgeq'
+    settings = edgeq.BuildSettings(packaging='dir')
+    built = edgeq.build(model, target=target, precision='int8', data=data, out=out,
+                        settings=settings)
+    proof = edgeq.verify(f'{native}/{target}.edgeq')
+    answer[target] = {'build': built.to_json(), 'verify': proof.to_json()}
+print(json.dumps(answer))
+"""
+FACTS = """
+import json
+from edgeq_runtime import cpu
+from edgeq_runtime.engines import onnxruntime
+import subprocess
+child = subprocess.run(
+    [sys.executable, '-c', 'import edgeq_runtime.engines.onnxruntime as e; print(e.saturates())'],
+    capture_output=True, text=True)
+print(json.dumps({'saturates': onnxruntime.saturates(), 'features': sorted(cpu.host().features),
+                  'child': child.stdout.strip()}))
+"""
+RUN = """
+import json, warnings
+import numpy
+import edgeq_runtime
+answer = {'warnings': [], 'slug': None}
+try:
+    with edgeq_runtime.load(sys.argv[1]) as runner:
+        info, = runner.inputs
+        shape = [size if isinstance(size, int) else 1 for size in info.shape]
+        runner.run(numpy.zeros(shape, info.dtype))
+        answer['warnings'] = list(runner.warnings)
+        answer['self_test'] = runner.self_test().passed
+except edgeq_runtime.EdgeqError as error:
+    answer['slug'], answer['message'] = error.slug, error.message
+print(json.dumps(answer))
+"""
+
+ORDINARY = """
+import numpy
+import onnxruntime
+model, data, out = sys.argv[1:4]
+session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+with numpy.load(data) as arrays:
+    (name, samples), = arrays.items()
+rows = [session.run(None, {name: samples[i : i + 1]})[0] for i in range(8)]
+numpy.save(out, numpy.concatenate(rows))
+print('null')
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Bundles (folders) of one model by target: from this host, and from the emulated processor."""
+
+    native: Path
+    emulated: Path
+    told: Mapping[str, Any]
+    data: Path
+
+
+def _answer(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(
+    request: pytest.FixtureRequest,
+    emulated: Emulated,
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "digits":
+        model = repository / "examples" / "digits" / "digits.onnx"
+        data = repository / "examples" / "digits" / "calib.npz"
+    else:
+        source = request.getfixturevalue("shared") / "data" / "mnist"
+        model, data = source / "mnist.onnx", folder / "calib.npz"
+        with np.load(source / "data.npz") as arrays:
+            np.savez(data, Input3=arrays["calib_x"][:64, None].astype(np.float32))
+    for name in ("native", "emulated"):
+        (folder / name).mkdir()
+    for target in TARGETS:
+        edgeq.build(
+            model,
+            target=target,
+            precision="int8",
+            data=str(data),
+            out=folder / "native" / f"{target}.edgeq",
+            settings=edgeq.BuildSettings(packaging="dir"),
+        )
+    done = emulated(WORK, model, data, folder / "native", folder / "emulated", *TARGETS)
+    return Pair(folder / "native", folder / "emulated", _answer(done), data)
+
+
+def _files(bundle: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in bundle.rglob("*") if path.is_file())
+    return {path.relative_to(bundle).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_the_emulated_processor_saturates_and_its_children_too(emulated: Emulated) -> None:
+    facts = _answer(emulated(FACTS))
+    assert facts["saturates"] is True
+    assert facts["child"] == "True"
+    assert "avx2" in facts["features"]
+    assert not [name for name in facts["features"] if "vnni" in name or "avx512" in name]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bundles_are_the_same_bytes(pair: Pair, target: str) -> None:
+    native = _files(pair.native / f"{target}.edgeq")
+    emulated = _files(pair.emulated / f"{target}.edgeq")
+    assert list(native) == list(emulated)
+    assert [name for name in native if native[name] != emulated[name]] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_processor_verifies_the_bundles_of_the_other(pair: Pair, target: str) -> None:
+    there = pair.told[target]["verify"]
+    assert there["ok"], there
+    here = edgeq.verify(pair.emulated / f"{target}.edgeq")
+    assert here.ok, here
+
+
+def test_verify_tells_that_the_processor_is_not_the_target(pair: Pair) -> None:
+    warnings = {target: pair.told[target]["verify"]["warnings"] for target in TARGETS}
+    assert "not the target" in " ".join(warnings["rpi5"])
+    assert "avx_vnni" in " ".join(warnings["x86-vnni"])
+    assert warnings["x86-avx2"] == []
+    assert pair.told["x86-avx2"]["verify"]["kernels"] == "default", "pair-safe: full speed is exact"
+
+
+def test_running_without_a_required_feature_is_refused_by_name(
+    emulated: Emulated, pair: Pair
+) -> None:
+    refused = _answer(emulated(RUN, pair.native / "x86-vnni.edgeq"))
+    assert refused["slug"] == "missing-cpu-feature"
+    assert "`avx512_vnni|avx_vnni`" in refused["message"]
+    safe = _answer(emulated(RUN, pair.native / "x86-avx2.edgeq"))
+    assert (safe["slug"], safe["warnings"], safe["self_test"]) == (None, [], True)
+
+
+@pytest.mark.parametrize(("target", "equal"), [("x86-vnni", False), ("x86-avx2", True)])
+def test_ordinary_kernels_show_the_saturation_unless_pair_safe(
+    emulated: Emulated, pair: Pair, tmp_path: Path, target: str, equal: bool
+) -> None:
+    """The control: what the rules above are for, seen by running the plain file in the engine."""
+    model = pair.native / f"{target}.edgeq" / "model.onnx"
+    here, there = tmp_path / "here.npy", tmp_path / "there.npy"
+    program = [sys.executable, "-c", f"import sys; {ORDINARY}", model, pair.data, here]
+    subprocess.run(program, check=True, capture_output=True)
+    _answer(emulated(ORDINARY, model, pair.data, there))
+    assert np.array_equal(np.load(here), np.load(there)) is equal
