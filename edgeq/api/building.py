@@ -152,7 +152,7 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         tap=tap,
         calibrated=request.data is not None,
         stage=stage,
-        notes=[*prepared.read.notes, *_pass_notes(prepared)],
+        notes=list(prepared.read.notes),
     )
     if request.evaluate is None:
         return work, None
@@ -208,10 +208,6 @@ def _count_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return str(count)
-
-
-def _pass_notes(prepared: models.Prepared) -> list[str]:
-    return [f"{report.name}: {change}" for report in prepared.reports for change in report.changed]
 
 
 def _open_data(request: Request, prepared: models.Prepared, progress: Progress) -> Tap:

@@ -34,25 +34,25 @@ class Packed:
 def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
     """Assemble the bundle, read it back and run its golden vectors, then write it at `out`."""
     from edgeq import bundle
-    from edgeq_runtime import load
+    from edgeq_runtime import golden, reader
 
     with work.stage("Packed") as stage:
         contents = _contents(work, candidate, out)
         session = open_exact(candidate.artifact)
         files = bundle.assemble(contents, session.run)
+        read = reader.read(files)
+        manifest = read.manifest
+        checks = golden.compare(session, manifest.golden, read.golden)
         session.close()
-        with load(files, isolate=False, exact=True) as runner:
-            manifest = runner.manifest
-            checks = runner.self_test().outputs if manifest.golden.vectors else ()
         wrong = next((check for check in checks if not check.passed), None)
         assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
         bundle.write(files, out, packaging=work.settings.packaging, force=work.settings.force)
         stage.done(out.name, megabytes(sum(len(data) for data in files.values())))
-    golden = {
+    compared = {
         "vectors": len(manifest.golden.vectors),
         "outputs": {check.name: check.rule for check in checks},
     }
-    return Packed(out, manifest.digest, golden)
+    return Packed(out, manifest.digest, compared)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
         gate=None if candidate.gate is None else candidate.gate.to_json(),
         calibration=None if quantized is None else quantized.calibration,
         plan=None if plan is None else plan.to_json(),
-        notes=(*work.notes, *candidate.warnings),
+        notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
         tolerances={} if plan is None else _mixed_tolerances(candidate),
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
         golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
@@ -191,7 +191,7 @@ def _card(work: Work, candidate: Candidate, out: Path) -> str:
             metrics=[quality.to_json() for quality in candidate.metrics],
             gate=None if candidate.gate is None else candidate.gate.to_json(),
             warnings=candidate.warnings,
-            notes=work.notes,
+            notes=(*work.notes, *work.pass_counts()),
         )
     )
 

@@ -72,6 +72,11 @@ class Work:
     def engine(self) -> EngineSupport:
         return self.target.engine(ENGINE)
 
+    def pass_counts(self) -> tuple[str, ...]:
+        """One line a pass that changed something; which nodes is in the result's `optimized`."""
+        reports = self.prepared.reports
+        return tuple(f"{r.name}: {len(r.changed)} changes" for r in reports if r.changed)
+
 
 def quantize(work: Work) -> Quantized:
     """Calibrate and plan int8; raises EdgeqError where nothing of the model can be int8."""
@@ -194,7 +199,13 @@ def check(
         source=work.tap.name,
         mode=mode,
     )
-    return fidelity, None if quantized is None else measure_coverage(artifact)
+    return fidelity, _coverage(work, artifact, quantized)
+
+
+def _coverage(work: Work, artifact: bytes, quantized: Quantized | None) -> dict[str, Any] | None:
+    if quantized is None:
+        return None
+    return measure_coverage(artifact, signed=work.engine.activation_dtype == "int8")
 
 
 def _tensor_error(difference: Difference) -> TensorError:
@@ -264,8 +275,11 @@ def _compare_layers(work: Work, quantized: Quantized) -> tuple[Difference, ...]:
     return comparison.differences()
 
 
-def measure_coverage(artifact: bytes) -> dict[str, Any]:
-    """What this host's engine really runs in int8, from the optimized model it saves itself."""
+def measure_coverage(artifact: bytes, *, signed: bool) -> dict[str, Any]:
+    """What the engine really runs in int8, from the optimized model it saves itself.
+
+    `signed` has this host's engine fuse int8 activations as its ARM builds do by default.
+    """
     import tempfile
     from pathlib import Path
 
@@ -274,12 +288,14 @@ def measure_coverage(artifact: bytes) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         path = Path(folder) / "optimized.onnx"
-        session = engines.get(ENGINE).open_session(artifact, optimized_path=str(path))
+        session = engines.get(ENGINE).open_session(
+            artifact, optimized_path=str(path), signed_int8=signed
+        )
         session.close()
         counted = coverage(path.read_bytes())
     return {
         "engine": ENGINE,
-        "on": "this host",
+        "on": "this host, fusing as on ARM" if signed else "this host",
         "int8": dict(counted.int8),
         "float32": dict(counted.float),
         "quantize_linear": counted.q,

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir
 
 from edgeq.ir import Graph, attribute, constant, is_captured, static_shape, subgraphs
-from edgeq.passes.edit import fresh_name, remove
+from edgeq.passes.edit import remove
 from edgeq.passes.evaluate import FOLDABLE, NotEvaluated, evaluate
 from edgeq.passes.report import Log
 

@@ -45,7 +45,8 @@ def _whole(array: Array) -> list[int]:
 
 
 def _spread(arrays: list[Array]) -> int:
-    return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    shape: tuple[int, ...] = np.broadcast_shapes(*(array.shape for array in arrays))
+    return math.prod(shape)
 
 
 def _range(arrays: list[Array]) -> int:
@@ -111,7 +112,7 @@ def evaluate(node: onnx_ir.Node) -> list[Array]:
     if node.op_type in ("Div", "Mod") and _divides_by_zero(node):
         raise NotEvaluated("it divides integers by zero")
     try:
-        _refuse_large(node, list(given.values()))
+        _refuse_large(node, [given[value.name] for value in node.inputs if value and value.name])
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             results = ReferenceEvaluator(_one_node_model(node, given)).run(None, given)

@@ -50,7 +50,7 @@ Mutation = Callable[[random.Random, ModelProto], None]
 
 def mutant(seed: int, index: int) -> tuple[str, bytes]:
     """("structure" | "bytes", file): two of three files are valid messages with hostile values."""
-    rng = random.Random(f"{seed}:{index}")  # noqa: S311
+    rng = random.Random(f"{seed}:{index}")
     base = rng.choice(serialized())
     if index % 3 == 2:
         return "bytes", _bytes(rng, base)

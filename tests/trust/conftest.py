@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 Tree = Mapping[str, bytes]
 NAME = "tiny.edgeq"
-PARTIAL = f".{NAME}.edgeq-partial"
 
 
 def _model(seed: int) -> bytes:
@@ -73,7 +72,9 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
         models[age] = folder / age / "tiny.onnx"
         models[age].write_bytes(_model(seed))
         for packaging in ("zip", "dir"):
-            out = bundles[age, packaging] = folder / age / f"{packaging}.edgeq"
+            # A bundle holds its name, so all are called the same.
+            (folder / age / packaging).mkdir()
+            out = bundles[age, packaging] = folder / age / packaging / NAME
             settings = edgeq.BuildSettings(packaging=packaging)
             edgeq.build(models[age], target="rpi5", precision="fp32", out=out, settings=settings)
             assert edgeq.verify(out).ok

@@ -21,5 +21,5 @@ CPU_OPERATORS = frozenset(
     Sampling ScaledSiLU SkipLayerNormalization SkipSimplifiedLayerNormalization
     SparseAttention SparseToDenseMatMul Tokenizer TransposeMatMul Trilu UnfoldTensor Unique
     VarlenNGramHashMapping WhisperBeamSearch WordConvEmbedding
-    """.split()
+    """.split()  # noqa: SIM905
 )

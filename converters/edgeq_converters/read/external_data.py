@@ -144,7 +144,7 @@ def _entries(tensor: TensorProto, model: str, label: str) -> dict[str, str]:
 
 
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:
-    """Open `parts` below `root` one component at a time, following no link and waiting for nothing."""
+    """Open `parts` below `root` one by one, following no link and waiting for nothing."""
     common = os.O_RDONLY | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:

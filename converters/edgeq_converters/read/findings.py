@@ -60,6 +60,11 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return f"{text} and {len(all_names) - limit} more" if len(all_names) > limit else text
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what it counts."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def one_line(said: str, limit: int = 200) -> str:
     """What a library said, on one line, without the paths of its own sources."""
     text = " ".join(said.split())

@@ -25,7 +25,7 @@ def convert(model: ModelProto, known: operators.Opsets, found: Findings) -> Mode
     if said:
         found.add(*_problem(said, known.default))
         found.raise_any()
-    converted = ModelProto.FromString(data)
+    converted: ModelProto = ModelProto.FromString(data)
     converted.ir_version = IR_VERSION
     return converted
 

@@ -22,7 +22,7 @@ _TYPED_FIELDS = (
     "uint64_data",
     "string_data",
 )
-_FIELD_OF = {
+_FIELD_OF: dict[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.COMPLEX64: "float_data",
     TensorProto.DOUBLE: "double_data",
@@ -76,7 +76,8 @@ def is_sound(tensor: TensorProto) -> bool:
 def size_bytes(tensor: TensorProto) -> int:
     """Bytes of the data packed as raw_data; the tensor has passed `check`."""
     bits = onnx_ir.DataType(tensor.data_type).bitwidth
-    return (math.prod(tensor.dims) * bits + 7) // 8
+    count: int = math.prod(tensor.dims)
+    return (count * bits + 7) // 8
 
 
 def check(tensor: TensorProto, found: Findings) -> None:

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from edgeq.ir import Graph, constant_tensor, dtype_of
 from edgeq.ir.inference import SMALL_BYTES, InferenceFailure, infer
 from edgeq_converters.read import tensors
-from edgeq_converters.read.findings import Findings, listed, one_line, quote
+from edgeq_converters.read.findings import Findings, counted, one_line, quote
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -85,7 +85,7 @@ def to_graph(
     _restore_order(inner.graph, order)
     notes = list(_name_nodes(inner.graph))
     if lifted:
-        notes.append(f"{lifted} Constant nodes are stored as initializers")
+        notes.append(counted(lifted, "Constant node is stored as an initializer", "Constant nodes are stored as initializers"))
     declared = {value.name: value.shape for value in inner.graph.outputs}
     _infer(inner, found)
     notes += _settle_outputs(inner.graph, declared, found)
@@ -116,7 +116,7 @@ def _lift_constants(graph: onnx_ir.Graph) -> int:
         value = onnx_ir.Value(
             name=name,
             type=onnx_ir.TensorType(tensor.dtype),
-            shape=onnx_ir.Shape(tensor.shape),
+            shape=onnx_ir.Shape(tensor.shape.numpy()),
             const_value=tensor,
         )
         made.replace_all_uses_with(value)
@@ -152,8 +152,12 @@ def _name_nodes(graph: onnx_ir.Graph) -> tuple[str, ...]:
         node.name = name
         taken.add(name)
         seen.add(name)
-    notes = [f"{unnamed} nodes had no name and got one"] if unnamed else []
-    return (*notes, f"{renamed} nodes got another name, theirs was taken") if renamed else (*notes,)
+    notes = []
+    if unnamed:
+        notes.append(counted(unnamed, "node had no name and got one", "nodes had no name and got one"))
+    if renamed:
+        notes.append(counted(renamed, "node has a name of its own now", "nodes have names of their own now"))
+    return tuple(notes)
 
 
 def _infer(model: onnx_ir.Model, found: Findings) -> None:
@@ -176,18 +180,17 @@ def _settle_outputs(
             )
             continue
         said, known = declared[value.name], value.shape
-        if said is None or known is None or len(said) != len(known):
-            if said is not None and known is not None:
-                notes.append(_contradiction(value, said, known))
+        if said is None or known is None:
             continue
-        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(said, known)):
-            notes.append(_contradiction(value, said, known))
+        if len(said) != len(known) or any(map(_contradict, said, known)):
+            text = f"output {quote(value.name or '')} is declared {said} and is {known}"
+            notes.append(text)
             continue
-        merged = [k if isinstance(k, int) or k.value else s for s, k in zip(said, known)]
+        merged = [k if isinstance(k, int) or k.value else s for s, k in zip(said, known, strict=True)]
         value.shape = onnx_ir.Shape(merged)
     found.raise_any()
     return tuple(notes)
 
 
-def _contradiction(value: onnx_ir.Value, said: onnx_ir.Shape, known: onnx_ir.Shape) -> str:
-    return f"output {quote(value.name or '')} is declared {said} and is {known}"
+def _contradict(said: object, known: object) -> bool:
+    return isinstance(said, int) and isinstance(known, int) and said != known

@@ -144,16 +144,20 @@ def open_session(
     optimize: bool = True,
     low_memory: bool = False,
     optimized_path: str | None = None,
+    signed_int8: bool = False,
 ) -> Session:
     """Open `model` (bytes or a path) on the CPU.
 
     exact: exact integers on any host; changes nothing where the kernels do not saturate.
     optimize: False runs the graph as written. low_memory: no CPU arena, no memory pattern.
-    optimized_path: where the engine saves the graph it really runs.
+    optimized_path: where the engine saves the graph it really runs. signed_int8: fuse int8
+    activations as they are, which is the default on ARM; on x86 there are no fast kernels for it.
     Raises EdgeqError("engine-refused") with the engine's first line.
     """
     careful = exact and saturates()
     options = _options(threads, optimize, low_memory, optimized_path)
+    if signed_int8:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if careful:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
