@@ -48,6 +48,7 @@ lint: $(STAMP) ## Check style, types, import order and the runtime's Python 3.9
 
 docs: $(STAMP) ## Write the generated pages of docs/ anew
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/blocks.py
 
 bench: $(STAMP) ## Measure start-up and memory (minutes)
 	$(BIN)/python bench/cli_start.py

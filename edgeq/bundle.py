@@ -40,7 +40,7 @@ PLAN_FILE = "plan.json"
 
 UNIT_ROUNDOFF = 2.0**-24
 CONFIDENCE = 8.0
-FLOAT_LAYERS, FLOAT_TERMS = 64, 4096
+FLOAT_LAYERS, FLOAT_TERMS = 32, 1024
 """Depth and longest sum that are assumed of a float output about which nothing was said."""
 
 

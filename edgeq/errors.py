@@ -26,7 +26,8 @@ SDK_SLUGS: dict[str, Slug] = {
     ),
     "model-too-large": Slug(
         cause="Model and weights together are beyond what one ONNX file can hold.",
-        example="big.onnx: 3,221,225,472 bytes of model and weights; at most 2,147,483,647 are read "
+        example="big.onnx: 3,221,225,472 bytes of model and weights; at most 2,147,483,647 are "
+        "read "
         "[model-too-large]",
         fix="Export a smaller model, or one in parts.",
     ),
@@ -47,16 +48,20 @@ SDK_SLUGS: dict[str, Slug] = {
     ),
     "unsupported-op": Slug(
         cause="The model uses operators that neither the ONNX standard nor ONNX Runtime has.",
-        example="m.onnx: `com.acme::MyOp` is of the unknown domain `com.acme` (node `a`) [unsupported-op]",
-        fix="Export without the nodes that the message names; pre- and post-processing often hold them.",
+        example="m.onnx: `com.acme::MyOp` is of the unknown domain `com.acme` (node `a`) "
+        "[unsupported-op]",
+        fix="Export without the nodes that the message names; pre- and post-processing "
+        "often hold them.",
     ),
     "unsupported-opset": Slug(
-        cause="The model's opset is older or newer than what can be brought to the one edgeq works in.",
+        cause="The model's opset is older or newer than what can be brought to the one edgeq "
+        "works in.",
         example="m.onnx: opset 999; opsets 7 to 28 are read [unsupported-opset]",
         fix="Export the model again with opset 17 to 21.",
     ),
     "unsupported-type": Slug(
-        cause="An input, output or tensor is no plain array of numbers: string, sequence, sparse, 4-bit.",
+        cause="An input, output or tensor is no plain array of numbers: string, sequence, "
+        "sparse, 4-bit.",
         example="m.onnx: input `x` is a tensor of STRING [unsupported-type]",
         fix="Export the model with tensors of numbers as inputs and outputs.",
     ),
@@ -67,7 +72,8 @@ SDK_SLUGS: dict[str, Slug] = {
     ),
     "onnx-failed": Slug(
         cause="The onnx library crashed or ran out of time on the model, in a process of its own.",
-        example="onnx was killed by SIGABRT while inferring shapes: the model is damaged or hostile "
+        example="onnx was killed by SIGABRT while inferring shapes: the model is damaged or "
+        "hostile "
         "[onnx-failed]",
         fix="Export the model again, best with a newer exporter and opset 17 to 21.",
     ),
@@ -260,9 +266,9 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Make the folder first, or name another place with `-o`.",
     ),
     "bad-labels": Slug(
-        cause="the labels file is missing, empty, too large or not text",
+        cause="The labels file is missing, empty, too large or not text.",
         example="labels `labels.txt` hold no label [bad-labels]",
-        fix="write one label a line, in the order of the model's classes, as UTF-8",
+        fix="Write one label a line, in the order of the model's classes, as UTF-8.",
     ),
     "not-finite": Slug(
         cause="Running the model gave NaN or infinity where a number must be.",

@@ -187,14 +187,14 @@ def _read(settings: BuildSettings, stage: Any) -> models.Prepared:
         source_bytes = models.write_model(read.graph)
         models.probe(source_bytes)
         parameters = _count_text(read.graph.parameter_count)
-        reading.done(path.name, f"opset {read.source_opset}, {parameters} parameters")
+        reading.done(models.text_name(path), f"opset {read.source_opset}, {parameters} parameters")
     with stage("Optimized") as optimizing:
         graph, reports = run_all(read.graph)
         before, after = len(read.graph.nodes()), len(graph.nodes())
         changes = ", ".join(f"{len(r.changed)} {r.name}" for r in reports if r.changed)
         optimizing.done(f"{before} -> {after} nodes", changes or "nothing to change")
     return models.Prepared(
-        name=path.name,
+        name=models.text_name(path),
         read=read,
         graph=graph,
         reports=reports,
@@ -227,7 +227,7 @@ def _open_data(request: Request, prepared: models.Prepared, progress: Progress) 
 
 def _data_name(data: Any, description: str) -> str:
     """What results call the data: a file's own name, never its folder, so that builds repeat."""
-    return Path(data).name if isinstance(data, str | Path) else description
+    return models.text_name(Path(data)) if isinstance(data, str | Path) else description
 
 
 def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ class Prepared:
             "opset": self.read.source_opset,
             "parameters": self.source.parameter_count,
         }
+
+
+def text_name(path: Path) -> str:
+    """A file's name as text for manifest, card and screen: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def read_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> ReadResult:

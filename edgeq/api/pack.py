@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.api.models import ENGINE, open_exact
+from edgeq.api.models import ENGINE, open_exact, text_name
 from edgeq.errors import EdgeqError
 from edgeq.report.card import CardFacts, card, megabytes
 from edgeq.report.examination import shape_text
@@ -47,7 +47,7 @@ def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
         wrong = next((check for check in checks if not check.passed), None)
         assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
         bundle.write(files, out, packaging=work.settings.packaging, force=work.settings.force)
-        stage.done(out.name, megabytes(sum(len(data) for data in files.values())))
+        stage.done(text_name(out), megabytes(sum(len(data) for data in files.values())))
     compared = {
         "vectors": len(manifest.golden.vectors),
         "outputs": {check.name: check.rule for check in checks},
@@ -82,7 +82,7 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
     quantized = candidate.quantized
     plan = None if quantized is None else quantized.plan
     return BundleContents(
-        name=out.name.removesuffix(".edgeq"),
+        name=text_name(out).removesuffix(".edgeq"),
         target=target.name,
         precision=candidate.precision,
         artifact=candidate.artifact,
@@ -173,7 +173,7 @@ def _card(work: Work, candidate: Candidate, out: Path) -> str:
     quantized = candidate.quantized
     return card(
         CardFacts(
-            name=out.name.removesuffix(".edgeq"),
+            name=text_name(out).removesuffix(".edgeq"),
             model=work.prepared.summary(),
             target=work.target.name,
             target_title=work.target.title,

@@ -166,7 +166,7 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
 def counts(work: Work, quantized: Quantized | None) -> dict[str, dict[str, int]]:
     """Operators per precision, as planned: precision -> op type -> how many."""
     if quantized is not None:
-        return quantized.plan.counts()
+        return {name: kinds for name, kinds in quantized.plan.counts().items() if kinds}
     kinds = Counter(node.op_type for node in work.prepared.graph.nodes())
     return {"float32": dict(sorted(kinds.items()))}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from edgeq.cli.console import Console
-from edgeq.cli.units import counted, decibels, factor, number, size, table
+from edgeq.cli.units import counted, factor, number, size, table
 from edgeq.report.results import (
     Build,
     Doctor,
@@ -16,6 +16,7 @@ from edgeq.report.results import (
     LeftInFloat,
     Planned,
     Ran,
+    TensorError,
     Verified,
 )
 
@@ -54,7 +55,7 @@ def build(console: Console, result: Build, next_line: str) -> Iterator[str]:
     yield _row("latency", f"not measured on {result.target}")
     yield from _gate_lines(console, result.gate)
     if result.outcome == "garbage":
-        yield _row("gate", f"{console.paint('failed', 'red')}: an output is not the float model's")
+        yield _garbage_line(console, result.fidelity)
     yield ""
     yield from _operator_lines(console, result.ops, result.left_in_float)
     yield from _coverage_lines(console, result.coverage)
@@ -264,19 +265,36 @@ def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Ite
 
 def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:
     """How far each output and the worst layers are from float; signal to noise, in dB."""
-    on = f"on {counted(fidelity.samples, 'sample')} of {fidelity.source}"
-    for error in fidelity.outputs:
-        yield _row("output", f"{error.name}: SQNR {decibels(error.sqnr_db)} {on}")
+    samples = _samples(fidelity.samples, fidelity.source)
+    yield _row("fidelity", f"against float on {samples}:")
     worst = fidelity.worst if console.verbose else fidelity.worst[:SHOWN_LAYERS]
-    rows = [(error.name, f"SQNR {decibels(error.sqnr_db)}") for error in worst]
-    for place, line in enumerate(table(rows, gap=2)):
-        yield _row("" if place else "worst", line)
+    rows = [("output", error.name, _noise(error)) for error in fidelity.outputs]
+    rows += [("worst", error.name, _noise(error)) for error in worst]
+    yield from table(rows, indent=" " * _LABEL, gap=2)
+
+
+def _noise(error: TensorError) -> str:
+    return "equal" if error.sqnr_db is None else f"SQNR {error.sqnr_db:.1f} dB"
+
+
+def _garbage_line(console: Console, fidelity: Fidelity) -> str:
+    """The built-in gate: without a metric, an output far from float's stops the build."""
+    noisy = [error for error in fidelity.outputs if error.sqnr_db is not None]
+    lowest = min(noisy, key=lambda error: error.sqnr_db or 0.0)
+    told = f"output `{lowest.name}` is at {_noise(lowest)} from float's, and no metric says better"
+    return _row("gate", f"built in  {console.paint('failed', 'red')}: {told}")
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:
     origin = "" if calibration["calibrated"] else ", not calibrated"
-    samples = counted(calibration["samples"], "sample")
-    return f"{calibration['method']} over {samples} of {calibration['source']}{origin}"
+    samples = _samples(calibration["samples"], calibration["source"])
+    return f"{calibration['method']} over {samples}{origin}"
+
+
+def _samples(count: int, source: str) -> str:
+    """`16 samples of calib.npz`; a source that counts itself is not counted again."""
+    samples = counted(count, "sample")
+    return source if source.startswith(f"{count} ") else f"{samples} of {source}"
 
 
 def _plan_details(document: Mapping[str, Any]) -> Iterator[str]:

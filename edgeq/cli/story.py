@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable
 from types import TracebackType
@@ -34,8 +35,10 @@ class Story:
         self._bar: Bar | None = None
         self._pending: list[tuple[str, str]] = []
         self._told: set[str] = set()
+        self._log = _Log(self)
 
     def __enter__(self) -> Story:
+        logging.getLogger("edgeq_runtime").addHandler(self._log)
         return self
 
     def __exit__(
@@ -44,6 +47,7 @@ class Story:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        logging.getLogger("edgeq_runtime").removeHandler(self._log)
         self._close_stage()
 
     def __call__(self, event: Event) -> None:
@@ -63,8 +67,7 @@ class Story:
         """Tell what a result holds and no event told."""
         for word, texts in (("note", notes), ("warning", warnings)):
             for text in texts:
-                if text not in self._told:
-                    self._tell(word, text)
+                self._tell(word, text)
         self._close_stage()
 
     def _open_stage(self, event: StageStarted) -> None:
@@ -80,6 +83,8 @@ class Story:
         self._close_stage()
 
     def _tell(self, word: str, text: str) -> None:
+        if text in self._told:
+            return
         self._told.add(text)
         if word == "warning" or not self._console.quiet:
             self._pending.append((word, text))
@@ -104,6 +109,17 @@ class Story:
         seconds = f"{event.seconds:.1f}s"
         room = width - 12 - len(tail) - len(seconds)
         return f"{name}  {tail}{' ' * max(2, room)}{seconds}"
+
+
+class _Log(logging.Handler):
+    """What the runtime logs is part of the story: a warning, told once."""
+
+    def __init__(self, story: Story) -> None:
+        super().__init__(logging.WARNING)
+        self._story = story
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._story(Warned(record.getMessage()))
 
 
 def _summed_up(told: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -33,11 +33,6 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def decibels(value: float | None) -> str:
-    """A signal-to-noise ratio; None is an exact copy."""
-    return "exact" if value is None else f"{value:.1f} dB"
-
-
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 sample`, `2 samples`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"

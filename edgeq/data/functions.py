@@ -50,6 +50,11 @@ def open_function(spec: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """A function's name for reports: no path in it, so that results do not depend on folders."""
+    return f"{getattr(function, '__name__', type(function).__name__)}()"
+
+
 def place_of(function: Callable[..., Any]) -> str:
     """`eval.py:12`: the line where a function begins, for messages about what it returned."""
     code = getattr(function, "__code__", None)

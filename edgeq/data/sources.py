@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.data.fitting import ItemFit, fit_item, fits, match_names, refuse_shape
-from edgeq.data.functions import calling, is_function_spec, iterate, open_function, place_of
+from edgeq.data.functions import (
+    calling,
+    is_function_spec,
+    iterate,
+    name_of,
+    open_function,
+    place_of,
+)
 from edgeq.data.npy import MemoryRows, Rows, StoredRows, open_npy, open_npz
 from edgeq.errors import EdgeqError
 from edgeq_runtime.preprocess import InputSpec
@@ -94,7 +101,7 @@ def open_source(
         arrays = {str(name): _memory(name, array) for name, array in spec.items()}
         return stacked(arrays, inputs, specs, limit, "the arrays given", unused)
     if callable(spec):
-        return from_function(spec, inputs, specs, limit, place_of(spec))
+        return from_function(spec, inputs, specs, limit, name_of(spec))
     raise EdgeqError(
         "bad-data", f"data is a {type(spec).__name__}, neither a path, arrays nor a function"
     )
@@ -185,12 +192,14 @@ def stacked(
     group = max(1, *(column.group for column in columns.values())) if columns else 1
     indices = evenly_spaced(feeds, None if limit is None else max(1, limit // group))
     notes = [column.fit.note for column in columns.values() if column.fit.note]
-    notes += [f"array `{name}` of {where} is no input and is not used" for name in extra]
+    notes += [f"array `{name}` of {short(where)} is no input and is not used" for name in extra]
     left_over = max(
         (c.rows.shape[0] - feeds * c.group for c in columns.values() if c.group), default=0
     )
     if left_over:
-        notes.append(f"{_samples(left_over)} of {where} dropped: the model's batch is {group}")
+        notes.append(
+            f"{_samples(left_over)} of {short(where)} dropped: the model's batch is {group}"
+        )
     if len(indices) < feeds:
         notes.append(f"{len(indices) * group} of {feeds * group} samples used, evenly spaced")
 
@@ -200,7 +209,7 @@ def stacked(
         for arrays in zip(*parts, strict=True):
             yield dict(zip(columns, arrays, strict=True))
 
-    return Source(where, len(indices), tuple(notes), make, group, Tally(skipped=left_over))
+    return Source(short(where), len(indices), tuple(notes), make, group, Tally(skipped=left_over))
 
 
 def _column(rows: Rows, info: TensorInfo, spec: InputSpec | None, where: str) -> _Column:
@@ -237,6 +246,11 @@ def _common_count(columns: Mapping[str, _Column], where: str) -> int:
         have = next((column.rows.shape[0] for column in columns.values()), 0)
         raise EdgeqError("bad-data", f"{where} holds {_samples(have)}{need}")
     return feeds
+
+
+def short(where: str) -> str:
+    """A source's name for reports, without its folder: results must not depend on where it lies."""
+    return Path(where).name
 
 
 def _samples(count: int) -> str:
@@ -286,7 +300,7 @@ class _Batcher:
             values = {self.inputs[0].name if len(self.inputs) == 1 else "array": np.asarray(item)}
         names, extra = match_names(values, self.inputs, place)
         for name in extra:
-            self.notes[f"array `{name}` of {self.where} is no input and is not used"] = None
+            self.notes[f"array `{name}` of {short(self.where)} is no input and is not used"] = None
         return {name: values[array] for name, array in names.items()}
 
     def _part(self, array: NDArray[Any], info: TensorInfo, place: str) -> tuple[NDArray[Any], bool]:
@@ -364,7 +378,7 @@ def from_function(
         again = _Batcher(inputs, specs, where)
         yield from _limited(iterate(function, items), again, limit, tally)
 
-    return Source(where, None, tuple(batcher.notes), make)
+    return Source(short(where), None, tuple(batcher.notes), make)
 
 
 def _again(
@@ -451,13 +465,14 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int
     count = len(files) if whole else len(files) // batch
     if not whole and len(files) % batch:
         notes.append(
-            f"{_samples(len(files) % batch)} of {folder} dropped: the model's batch is {batch}"
+            f"{_samples(len(files) % batch)} of {folder.resolve().name} dropped:"
+            f" the model's batch is {batch}"
         )
     if count == 0:
         raise EdgeqError(
             "bad-data", f"{folder} holds {_samples(len(files))}, and the model's batch is {batch}"
         )
-    return Source(str(folder), count, tuple(notes), make)
+    return Source(folder.resolve().name, count, tuple(notes), make)
 
 
 def _check_file(item: Mapping[str, StoredRows], probe: _Batcher, place: str) -> Iterator[str]:

@@ -64,7 +64,7 @@ class Graph:
         return next((value for value in self.values() if value.name == name), None)
 
     def clone(self) -> Graph:
-        """A copy whose structure may be edited; the arrays of constants are shared, never written."""
+        """A copy whose structure may be edited; the arrays of constants are shared."""
         return Graph(self.model.clone())
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnx import TypeProto
 
 SMALL_BYTES = 4096
-"""Constants up to this size stay in the copy: they may be the axes or shapes that inference needs."""
+"""Constants up to this size stay in the copy: inference needs those that are axes or shapes."""
 
 
 class InferenceFailure(ValueError):
@@ -47,7 +47,9 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
     graph = light.graph
     for name, value in tuple(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > SMALL_BYTES:
+        if tensor is None or tensor.dtype == onnx_ir.DataType.STRING:
+            continue
+        if tensor.nbytes > SMALL_BYTES:
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)

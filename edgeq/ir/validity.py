@@ -1,4 +1,4 @@
-"""The rules of a `Graph`, asserted after every pass: a broken one is a bug in edgeq, not a user's."""
+"""The rules of a `Graph`, asserted after every pass: a broken one is a bug in edgeq."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeq.ir.query import subgraphs
 
 
 def check(graph: Graph) -> None:
-    """Assert what `Graph` promises; raises AssertionError naming the rule and the node or tensor."""
+    """Assert what `Graph` promises; AssertionError names the rule and the node or tensor."""
     model = graph.model
     assert model.ir_version == IR_VERSION, f"IR version {model.ir_version}"
     opset = model.opset_imports.get("")

@@ -58,7 +58,7 @@ def channels_of(maker: onnx_ir.Node) -> int:
 def scale_outputs(weights: Array, maker: onnx_ir.Node, factor: Array) -> Array:
     """float64 weights whose output channel c is multiplied by factor[c].
 
-    Conv [C, in/group, ...], ConvTranspose [in, C/group, ...] (group-major), Gemm [in, C] or [C, in].
+    Conv [C, in/group, ...], ConvTranspose [in, C/group, ...] by group, Gemm [in, C] or [C, in].
     """
     wide = weights.astype(np.float64)
     if maker.op_type == "ConvTranspose":

@@ -11,7 +11,7 @@ from edgeq.passes.report import Log
 
 
 def run(graph: Graph, log: Log) -> None:
-    """Relu and Clip agree on every float, NaN too; a bound only known at run time is left alone."""
+    """They agree on every finite float; a bound only known at run time is left alone."""
     for node in graph.nodes():
         if node.op_type != "Clip" or node.domain != "" or node.inputs[0] is None:
             continue

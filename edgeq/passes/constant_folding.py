@@ -89,7 +89,7 @@ def _sizes(node: onnx_ir.Node) -> list[int | None] | None:
 
 
 def _picked(node: onnx_ir.Node, count: int) -> Array | None:
-    """Which of `count` elements a Gather or Slice with constant operands picks, as an index array."""
+    """Which of `count` elements a Gather or Slice with constant operands picks: their indices."""
     operands = [constant(value) for value in node.inputs[1:]]
     if not operands or any(array is None for array in operands):
         return None

@@ -44,7 +44,7 @@ def add_node(
     inputs: Sequence[onnx_ir.Value | None],
     attributes: dict[str, Any],
 ) -> onnx_ir.Node:
-    """A one-output node in front of `before`, named as `before` will be missed: callers remove it."""
+    """A one-output node in front of `before`, with its name: the caller removes `before`."""
     attrs = [
         onnx_ir.convenience.convert_attribute(name, value) for name, value in attributes.items()
     ]

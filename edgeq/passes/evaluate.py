@@ -45,8 +45,8 @@ def _whole(array: Array) -> list[int]:
 
 
 def _spread(arrays: list[Array]) -> int:
-    shape: tuple[int, ...] = np.broadcast_shapes(*(array.shape for array in arrays))
-    return math.prod(shape)
+    count: int = math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    return count
 
 
 def _range(arrays: list[Array]) -> int:
@@ -62,7 +62,7 @@ def _pad(arrays: list[Array]) -> int:
 
 def _matmul(arrays: list[Array]) -> int:
     left, right = arrays
-    inner = max(1, left.shape[-1])
+    inner: int = max(1, left.shape[-1])
     products = left.size * max(1, right.size // inner)
     if products > _MAX_PRODUCTS:
         raise NotEvaluated(f"it takes {products:,} multiplications")
@@ -105,14 +105,14 @@ def evaluate(node: onnx_ir.Node) -> list[Array]:
     """The outputs of `node`, whose inputs are all constants, in the dtypes that ONNX says."""
     from onnx.reference import ReferenceEvaluator
 
-    feeds = {value.name: constant(value) for value in node.inputs if value is not None}
-    given = {name: array for name, array in feeds.items() if name and array is not None}
+    operands = [(value.name or "", constant(value)) for value in node.inputs if value is not None]
+    given = {name: array for name, array in operands if array is not None}
     if any(array.dtype.kind not in "fiub" for array in given.values()):
         raise NotEvaluated("it computes with strings or small floats")
     if node.op_type in ("Div", "Mod") and _divides_by_zero(node):
         raise NotEvaluated("it divides integers by zero")
     try:
-        _refuse_large(node, [given[value.name] for value in node.inputs if value and value.name])
+        _refuse_large(node, [given[name] for name, _ in operands])
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             results = ReferenceEvaluator(_one_node_model(node, given)).run(None, given)

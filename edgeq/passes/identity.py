@@ -46,7 +46,7 @@ def _dropout(node: onnx_ir.Node) -> int | None:
 
 
 def _same_shape(node: onnx_ir.Node) -> int | None:
-    """For operators that keep the order of the elements: the same static shape is the same tensor."""
+    """For operators that keep the order of elements: the same static shape, the same tensor."""
     before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     return 0 if before is not None and before == after else None
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.data.functions import calling, is_function_spec, open_function, place_of
+from edgeq.data.functions import calling, is_function_spec, name_of, open_function
 from edgeq.data.npy import StoredRows, open_npz
-from edgeq.data.sources import Source, Specs, open_source
+from edgeq.data.sources import Source, Specs, open_source, short
 from edgeq.errors import EdgeqError, did_you_mean
 from edgeq.quality.intervals import Interval, paired_bootstrap, wilson
 from edgeq.quality.metrics import METRICS, Metric, Quality
@@ -81,7 +81,7 @@ def open_evaluation(
         labels = np.asarray(spec[LABELS]) if LABELS in spec else None
         return _of_arrays(spec, labels, "the arrays given", metric, inputs, specs or {})
     if callable(spec):
-        return _of_function(spec, place_of(spec), metric)
+        return _of_function(spec, name_of(spec), metric)
     raise EdgeqError(
         "bad-eval", f"an evaluation is a path, arrays or a function, not {type(spec).__name__}"
     )
@@ -181,7 +181,7 @@ def _of_arrays(
         assert len(values) == samples
         return (Scores(row.name, float(values.mean()), values, row.is_rate, row.lower_is_better),)
 
-    return Evaluation(f"{where}, {samples} samples", (row.name,), source.notes, score)
+    return Evaluation(f"{short(where)}, {samples} samples", (row.name,), source.notes, score)
 
 
 def _metric(metric: str | None, where: str) -> Metric:
@@ -260,7 +260,7 @@ def _of_function(function: Callable[[Run], Any], where: str, metric: str | None)
             raise EdgeqError("bad-eval", f"{where} returned no metric")
         return tuple(_returned(str(key), value, lower, where) for key, value in named.items())
 
-    return Evaluation(where, None, (), score)
+    return Evaluation(short(where), None, (), score)
 
 
 def _returned(name: str, value: object, lower_is_better: bool, where: str) -> Scores:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from edgeq.errors import EdgeqError, did_you_mean
@@ -161,7 +162,11 @@ def _rule(text: str) -> Rule:
             f"gate `{text}`: `{name}` is absolute, and the sign at position"
             f" {match.start('value') + 1} makes it relative",
         )
-    return Rule(text, name, match["op"], float(match["value"]) * units[unit], unit, relative)
+    value = float(match["value"]) * units[unit]
+    if not isfinite(value):
+        place = match.start("value") + 1
+        raise EdgeqError("bad-gate", f"gate `{text}`: the number at position {place} is not finite")
+    return Rule(text, name, match["op"], value, unit, relative)
 
 
 def _first_wrong(text: str) -> tuple[int, str]:
@@ -228,7 +233,8 @@ def _holds(value: float, op: str, bound: float) -> bool:
 def _check(rule: Rule, value: float) -> GateLine:
     passed = _holds(value, rule.op, rule.value)
     units = QUANTITIES[rule.name]
-    shown = f"{value / units[rule.unit]:.4g} {rule.unit}"
+    number = value / units[rule.unit]
+    shown = f"{number:.4g} {rule.unit}" if number < 1000 else f"{number:.0f} {rule.unit}"
     return GateLine(rule.text, passed, True, f"gate {rule.text} {_word(passed)}: {shown}")
 
 

@@ -82,7 +82,7 @@ QUANTIZED_OPS = frozenset(
 _NO_KERNEL = (
     *("ConvTranspose", "Div", "Elu", "Erf", "Exp", "Gelu", "GlobalMaxPool", "HardSigmoid"),
     *("HardSwish", "InstanceNormalization", "LayerNormalization", "Log", "Max", "Mean", "Min"),
-    *("Mish", "Pad", "Pow", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Selu", "Softplus"),
+    *("Mish", "Pad", "Pow", "PRelu", "ReduceMean", "ReduceSum", "Selu", "Softplus"),
     *("SpaceToDepth", "Sqrt", "Sub", "Tanh"),
 )
 

@@ -78,7 +78,3 @@ def test_tables_align_and_leave_no_blanks_at_the_end() -> None:
 
 def test_counted() -> None:
     assert [units.counted(n, "sample") for n in (0, 1, 2)] == ["0 samples", "1 sample", "2 samples"]
-
-
-def test_decibels() -> None:
-    assert [units.decibels(value) for value in (None, 31.24)] == ["exact", "31.2 dB"]

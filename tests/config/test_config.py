@@ -1,4 +1,5 @@
 """Settings: what each key takes, where each value comes from, and how a mistake is told."""
+# ruff: noqa: E501 - tables of whole messages, one row each
 
 import re
 import time
@@ -132,16 +133,24 @@ def test_the_environment_takes_lists_shapes_and_the_word_of_a_flag() -> None:
     assert settings.gate == ("top1>=-1pt", "size<5MB")
     assert settings.shape == {"image": (1, 3, 8, 8), "mask": (1, 4)}
     assert (settings.packaging, settings.force, settings.data) == ("dir", False, None)
-    assert (origins["packaging"], origins["data"], origins["input"]) == ("EDGEQ_AS", "default", "default")
+    assert (origins["packaging"], origins["data"], origins["input"]) == (
+        "EDGEQ_AS",
+        "default",
+        "default",
+    )
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
-        ("EDGEQ_SAMPLES", "many", "must be a whole number of 1 or more, got the string `\"many\"`"),
+        ("EDGEQ_SAMPLES", "many", 'must be a whole number of 1 or more, got the string `"many"`'),
         ("EDGEQ_SAMPLES", "0", "must be a whole number of 1 or more, got the integer `0`"),
-        ("EDGEQ_STRICT", "maybe", "must be true or false, got the string `\"maybe\"`"),
-        ("EDGEQ_PRECISION", "int4", "must be one of `auto`, `fp32`, `int8`, got the string `\"int4\"`"),
+        ("EDGEQ_STRICT", "maybe", 'must be true or false, got the string `"maybe"`'),
+        (
+            "EDGEQ_PRECISION",
+            "int4",
+            'must be one of `auto`, `fp32`, `int8`, got the string `"int4"`',
+        ),
         ("EDGEQ_SHAPE", "image", "holds a shape `image` is not NAME=1x3x224x224"),
     ],
 )
@@ -226,7 +235,9 @@ def test_a_mistake_is_told_with_its_line(
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(EdgeqError, match=r"^no/such.toml: cannot be read: No such file .*\[config\]$"):
+    with pytest.raises(
+        EdgeqError, match=r"^no/such.toml: cannot be read: No such file .*\[config\]$"
+    ):
         load("no/such.toml")
 
 
@@ -287,7 +298,7 @@ VALUES = st.one_of(
     st.text("ab\"'#[]{}=\\ \n", max_size=12).map(
         lambda s: '"' + s.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     ),
-    st.text("ab\"#[]{}= \n", max_size=12).map(lambda s: f"'''{s}'''"),
+    st.text('ab"#[]{}= \n', max_size=12).map(lambda s: f"'''{s}'''"),
     st.lists(st.sampled_from(['"]"', "1", "'['", "{a = 1}"]), max_size=4).map(
         lambda items: "[\n" + "".join(f"{item}, # ] ' \"\n" for item in items) + "]"
     ),
@@ -295,9 +306,7 @@ VALUES = st.one_of(
 
 
 @given(st.dictionaries(BARE, VALUES, max_size=8), st.integers(0, 3))
-def test_every_top_level_key_has_the_line_it_is_written_on(
-    table: dict[str, str], gap: int
-) -> None:
+def test_every_top_level_key_has_the_line_it_is_written_on(table: dict[str, str], gap: int) -> None:
     text, wanted = "", {}
     for key, value in table.items():
         text += "\n" * gap
@@ -332,7 +341,9 @@ def test_shapes(text: str, name: str, dims: tuple[int, ...]) -> None:
      "image=1X2", "image=1.5", "image=" + "9" * 40, "image=" + "x".join(["1"] * 17), "image=1x²"],
 )  # fmt: skip
 def test_what_is_no_shape(text: str) -> None:
-    with pytest.raises(EdgeqError, match=rf"^shape `{re.escape(text)}` is not NAME=.* \[bad-shape\]$"):
+    with pytest.raises(
+        EdgeqError, match=rf"^shape `{re.escape(text)}` is not NAME=.* \[bad-shape\]$"
+    ):
         parse_shape(text)
 
 
@@ -366,7 +377,11 @@ def test_the_api_may_write_as_the_file_does() -> None:
         keep_float=["x"],  # type: ignore[arg-type]
         shape={"x": [1, 2]},  # type: ignore[dict-item]
     )
-    assert (settings.model, settings.gate, settings.keep_float) == ("m.onnx", ("a>1", "b<2"), ("x",))
+    assert (settings.model, settings.gate, settings.keep_float) == (
+        "m.onnx",
+        ("a>1", "b<2"),
+        ("x",),
+    )
     assert settings.shape == {"x": (1, 2)}
 
 

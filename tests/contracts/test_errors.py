@@ -110,7 +110,9 @@ def test_explain_finds_a_row_however_it_was_copied(text: str) -> None:
 
 
 def test_explain_hints_the_nearest_slug() -> None:
-    with pytest.raises(EdgeqError, match=r"^there is no slug `bad-gat` \[unknown-slug\]$") as caught:
+    with pytest.raises(
+        EdgeqError, match=r"^there is no slug `bad-gat` \[unknown-slug\]$"
+    ) as caught:
         explain("bad-gat")
     assert caught.value.hints == ("edgeq explain bad-gate",)
 
@@ -135,7 +137,14 @@ def test_nearest_is_one_of_them_and_does_not_depend_on_order(name: str, known: l
 
 
 def test_no_hint_names_a_command_or_flag_that_does_not_exist_yet() -> None:
-    absent = ("edgeq ladder", "edgeq profile", "edgeq compare", "edgeq export", "edgeq devices", "--on ")
+    absent = (
+        "edgeq ladder",
+        "edgeq profile",
+        "edgeq compare",
+        "edgeq export",
+        "edgeq devices",
+        "--on ",
+    )
     for slug, row in SLUGS.items():
         text = row.cause + row.fix + row.example
         assert not any(word in text for word in absent), slug

@@ -104,6 +104,8 @@ def test_a_result_type_has_a_document_named_after_its_schema(kind: type) -> None
 
 
 def _empty(annotation: str) -> Any:
+    if annotation.endswith("| None"):
+        return None
     if annotation.startswith("tuple"):
         return ()
     if annotation.startswith("Mapping"):

@@ -1,4 +1,5 @@
 """Sources of samples: what each form yields, what is said, and how a mismatch is told."""
+# ruff: noqa: E501 - tables of whole messages, one row each
 
 import re
 from collections.abc import Callable, Iterator
@@ -79,8 +80,8 @@ def test_arrays_that_are_no_input_are_said(npz: Write) -> None:
     path = npz(image=images(2), path=np.array(["a", "b"]), y=np.arange(2))
     source = open_source(path, inputs=[IMAGE])
     assert source.notes == (
-        f"array `path` of {path} is no input and is not used",
-        f"array `y` of {path} is no input and is not used",
+        "array `path` of calib.npz is no input and is not used",
+        "array `y` of calib.npz is no input and is not used",
     )
 
 
@@ -136,7 +137,7 @@ def test_a_fixed_batch_takes_groups_and_says_what_is_dropped(npz: Write) -> None
     path = npz(image=images(11))
     source = open_source(path, inputs=[info])
     assert (source.count, source.group, source.skipped) == (2, 4, 3)
-    assert source.notes == (f"3 samples of {path} dropped: the model's batch is 4",)
+    assert source.notes == ("3 samples of calib.npz dropped: the model's batch is 4",)
     feeds = list(source)
     np.testing.assert_array_equal(np.concatenate([f["image"] for f in feeds]), images(11)[:8])
 
@@ -247,7 +248,9 @@ def test_a_float_that_overflows_is_named(npz: Write) -> None:
 
 
 def test_strings_for_a_string_input(npz: Write) -> None:
-    source = open_source(npz(x=np.array([["a"], ["b"]])), inputs=[TensorInfo("x", "object", (None, 1))])
+    source = open_source(
+        npz(x=np.array([["a"], ["b"]])), inputs=[TensorInfo("x", "object", (None, 1))]
+    )
     assert [feed["x"].tolist() for feed in source] == [[["a"]], [["b"]]]
 
 
@@ -323,7 +326,7 @@ def test_a_folder_fills_a_fixed_batch(tmp_path: Path) -> None:
     source = open_source(tmp_path, inputs=[TensorInfo("image", "float32", (3, 3, 4, 5))])
     assert (source.count, [f["image"].shape[0] for f in source]) == (2, [3, 3])
     assert source.skipped == 1
-    assert source.notes == (f"1 sample of {tmp_path} dropped: the model's batch is 3",)
+    assert source.notes == (f"1 sample of {tmp_path.name} dropped: the model's batch is 3",)
 
 
 def test_a_folder_of_images_as_arrays_of_any_size(tmp_path: Path) -> None:
@@ -338,7 +341,9 @@ def test_a_folder_of_images_as_arrays_of_any_size(tmp_path: Path) -> None:
 def test_a_misfit_in_a_folder_is_found_before_any_work(tmp_path: Path) -> None:
     np.save(tmp_path / "0.npy", images(1)[0])
     np.save(tmp_path / "1.npy", images(8))
-    with pytest.raises(EdgeqError, match=r"1.npy: input `image` wants one sample a file, float32 \[3"):
+    with pytest.raises(
+        EdgeqError, match=r"1.npy: input `image` wants one sample a file, float32 \[3"
+    ):
         open_source(tmp_path, inputs=[IMAGE])
 
 
@@ -346,7 +351,12 @@ def test_a_misfit_in_a_folder_is_found_before_any_work(tmp_path: Path) -> None:
     ("name", "specs", "slug", "text"),
     [
         ("cat.png", {}, "needs-preprocess", "cat.png is an image, and nothing says how"),
-        ("cat.JPG", {"image": SPEC}, "bad-data", "cat.JPG is an image file, which edgeq does not decode"),
+        (
+            "cat.JPG",
+            {"image": SPEC},
+            "bad-data",
+            "cat.JPG is an image file, which edgeq does not decode",
+        ),
         ("notes.txt", {}, "bad-data", "`notes.txt` is not a .npy file"),
     ],
 )
@@ -395,9 +405,7 @@ def test_a_limit_on_a_folder(tmp_path: Path) -> None:
         "    yield DATA[:2]\n    yield DATA[2:]\n",
     ],
 )
-def test_a_function_gives_samples_in_any_of_its_ways(
-    code: Callable[[str], str], body: str
-) -> None:
+def test_a_function_gives_samples_in_any_of_its_ways(code: Callable[[str], str], body: str) -> None:
     head = "import numpy as np\nDATA = np.arange(5 * 60, dtype=np.float32).reshape(5, 3, 4, 5)\n"
     source = open_source(code(f"{head}def calib():\n{body}") + ":calib", inputs=[IMAGE])
     for _ in range(2):  # a second pass gives the same
@@ -419,7 +427,9 @@ def test_a_function_may_be_given_itself() -> None:
 def test_a_function_may_import_its_neighbour_and_leaves_nothing(
     code: Callable[[str], str], tmp_path: Path
 ) -> None:
-    (tmp_path / "edgeq_neighbour_of_a_test.py").write_text("import numpy as np\nX = np.ones((2, 3, 4, 5))\n")
+    (tmp_path / "edgeq_neighbour_of_a_test.py").write_text(
+        "import numpy as np\nX = np.ones((2, 3, 4, 5))\n"
+    )
     spec = code("from edgeq_neighbour_of_a_test import X\ndef f():\n    return X\n") + ":f"
     assert open_source(spec, inputs=[IMAGE]).notes == ("input `image`: float64 cast to float32",)
     assert not (tmp_path / "__pycache__" / "data.cpython-311.pyc").exists()
@@ -477,11 +487,14 @@ def test_items_that_do_not_fit_are_placed() -> None:
         yield np.ones((3, 4, 6), np.float32)
 
     error = refused("data-mismatch", samples, IMAGE)
-    assert re.search(r"sample 1: input `image` wants float32 \[batch, 3, 4, 5\], got float32 \[3, 4, 6\]", str(error))
+    assert re.search(
+        r"sample 1: input `image` wants float32 \[batch, 3, 4, 5\], got float32 \[3, 4, 6\]",
+        str(error),
+    )
 
 
 def test_a_function_that_gives_nothing() -> None:
-    assert refused("bad-data", lambda: [], IMAGE).message.endswith("gives no samples")
+    assert refused("bad-data", list, IMAGE).message.endswith("gives no samples")
 
 
 # -- arrays and nonsense ------------------------------------------------------------------------
@@ -510,3 +523,36 @@ def test_a_single_npy_is_samples(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_nonsense_is_told(spec: Any, slug: str, message: str) -> None:
     assert message in refused(slug, spec, IMAGE).message
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+def test_what_is_reported_does_not_depend_on_the_folder(tmp_path: Path) -> None:
+    """Notes and descriptions go into bundles, which must be the same from any folder."""
+    told = []
+    for name in ("one", "two"):
+        folder = tmp_path / name / "calib"
+        folder.mkdir(parents=True)
+        np.savez(folder / "c.npz", image=images(7), y=np.arange(7))
+        for index, sample in enumerate(images(7)):
+            np.save(folder.parent / f"{index}.npy", sample)
+        (folder.parent / "0.npy").rename(folder / "0.npy")
+        (folder / "data.py").write_text(
+            "import numpy as np\ndef f():\n    yield {'image': np.ones((3, 4, 5)), 'z': 1}\n"
+        )
+        info = TensorInfo("image", "float32", (2, 3, 4, 5))
+        sources = [
+            open_source(folder / "c.npz", inputs=[info]),
+            open_source(f"{folder}/data.py:f", inputs=[IMAGE]),
+            open_source(lambda: iter(images(4)), inputs=[info]),
+        ]
+        told.append([(source.description, source.notes) for source in sources])
+    assert told[0] == told[1]
+    assert told[0][0] == (
+        "c.npz",
+        (
+            "array `y` of c.npz is no input and is not used",
+            "1 sample of c.npz dropped: the model's batch is 2",
+        ),
+    )

@@ -58,7 +58,8 @@ def test_splitmix64_as_published() -> None:
 
 def test_another_process_and_hash_seed_give_the_same_bytes() -> None:
     code = (
-        "from edgeq.data import synthetic; from edgeq_runtime.tensors import TensorInfo; import hashlib;"
+        "from edgeq.data import synthetic; import hashlib;"
+        "from edgeq_runtime.tensors import TensorInfo;"
         "f = next(iter(synthetic([TensorInfo('x', 'float32', ('b', 3, 16, 16))], 1, seed=3)));"
         "print(hashlib.sha256(f['x'].tobytes()).hexdigest())"
     )

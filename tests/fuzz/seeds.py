@@ -247,7 +247,7 @@ def constants() -> ModelProto:
         f = Cast <to = 1> (s)
         y = Add (x, f) }"""
     whole = lambda *items: np.array(items, np.int64)  # noqa: E731
-    model = _model(
+    return _model(
         text.replace("int64[M] k", "int64[1,M] k"),
         shape=whole(1),
         zero=np.array(0),
@@ -259,7 +259,6 @@ def constants() -> ModelProto:
         wide=whole(2, 8, 5),
         pads=whole(0, 0, 0, 0, 1, 1),
     )
-    return model
 
 
 def lists() -> ModelProto:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgeq.quality import paired_bootstrap, wilson
-from edgeq.quality import intervals
+from edgeq.quality import intervals, paired_bootstrap, wilson
 
 TRIALS = 2000
 LOW, HIGH = 0.93, 0.97
@@ -40,7 +39,9 @@ def test_wilson_covers_simulated_rates(rate: float, n: int) -> None:
     assert LOW <= ((ends[:, 0] <= rate) & (rate <= ends[:, 1])).mean() <= HIGH
 
 
-def coverage(draw: Callable[[np.random.Generator], np.ndarray], truth: float, bound: float | None) -> float:
+def coverage(
+    draw: Callable[[np.random.Generator], np.ndarray], truth: float, bound: float | None
+) -> float:
     generator = np.random.default_rng(11)
     covered = 0
     for trial in range(TRIALS):
@@ -52,22 +53,28 @@ def coverage(draw: Callable[[np.random.Generator], np.ndarray], truth: float, bo
 @pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize(
     ("n", "worse", "better"),
-    [(100, 0.10, 0.05), (200, 0.05, 0.02), (600, 0.02, 0.02), (600, 0.03, 0.01), (2000, 0.01, 0.003),
-     (2000, 0.10, 0.10)],
+    [(100, 0.10, 0.05), (200, 0.05, 0.02), (600, 0.02, 0.02), (600, 0.03, 0.01),
+     (2000, 0.01, 0.003), (2000, 0.10, 0.10)],
 )  # fmt: skip
 def test_differences_of_rates(n: int, worse: float, better: float) -> None:
     """Float and artifact disagree on a share `worse` + `better` of the samples."""
     chances = [worse, 1 - worse - better, better]
-    measured = coverage(lambda g: g.choice([-1.0, 0.0, 1.0], size=n, p=chances), better - worse, 1.0)
+    measured = coverage(
+        lambda g: g.choice([-1.0, 0.0, 1.0], size=n, p=chances), better - worse, 1.0
+    )
     assert LOW <= measured <= HIGH, measured
 
 
 @pytest.mark.usefixtures("fewer_resamples")
-@pytest.mark.parametrize(("n", "worse", "better"), [(50, 0.02, 0.02), (100, 0.01, 0.003), (200, 0.005, 0)])
+@pytest.mark.parametrize(
+    ("n", "worse", "better"), [(50, 0.02, 0.02), (100, 0.01, 0.003), (200, 0.005, 0)]
+)
 def test_rare_differences_are_covered_at_least(n: int, worse: float, better: float) -> None:
     """Where one pair or none differs no interval can have 95 %: it must be wide, never narrow."""
     chances = [worse, 1 - worse - better, better]
-    measured = coverage(lambda g: g.choice([-1.0, 0.0, 1.0], size=n, p=chances), better - worse, 1.0)
+    measured = coverage(
+        lambda g: g.choice([-1.0, 0.0, 1.0], size=n, p=chances), better - worse, 1.0
+    )
     assert measured >= 0.95
 
 

@@ -1,4 +1,5 @@
 """The gate grammar: every rule of it, every mistake with its position, every line it prints."""
+# ruff: noqa: E501 - tables of whole messages, one row each
 
 import re
 
@@ -40,17 +41,18 @@ def held(gate: str, *qualities: Quality, size: float = 3_600_000) -> tuple[bool,
         ("p50<0.5s", "p50", "<", 500.0, "s", False),
         ("rss<100MB", "rss", "<", 1e8, "MB", False),
         ("quality>=-1pt", "quality", ">=", -0.01, "pt", True),
-        ("mAP@0.5>0.3", None, "", 0, "", False),
         ("my_score.v2-b/c>1", "my_score.v2-b/c", ">", 1.0, "", False),
     ],
 )
-def test_rules(text: str, name: str | None, op: str, value: float, unit: str, relative: bool) -> None:
-    if name is None:
-        with pytest.raises(EdgeqError, match=r"\[bad-gate\]"):
-            parse_gate(text)
-        return
+def test_rules(text: str, name: str, op: str, value: float, unit: str, relative: bool) -> None:
     (rule,) = parse_gate(text)
-    assert (rule.text, rule.name, rule.op, rule.unit, rule.relative) == (text, name, op, unit, relative)
+    assert (rule.text, rule.name, rule.op, rule.unit, rule.relative) == (
+        text,
+        name,
+        op,
+        unit,
+        relative,
+    )
     assert rule.value == pytest.approx(value, rel=1e-15)
 
 
@@ -79,12 +81,13 @@ def test_a_comma_string_and_a_list_are_the_same() -> None:
         ("top1>=-0.5mm", "gate `top1>=-0.5mm`: unknown unit `mm` at position 11; `top1` takes `%`, `pt`", None),
         ("top1>=-0.5pp", "gate `top1>=-0.5pp`: unknown unit `pp` at position 11", None),
         ("size<5mb", "gate `size<5mb`: unknown unit `mb` at position 7; `size` takes `B`, `kB`, `MB`, `GB`", "did you mean `MB`?"),
-        ("size<5MiB", "gate `size<5MiB`: unknown unit `MiB` at position 7", "did you mean `MB`?"),
+        ("size<5MiB", "gate `size<5MiB`: unknown unit `MiB` at position 7", "one of: `B`, `GB`, `MB`, `kB`"),
         ("size<5", "gate `size<5`: no unit at position 7; `size` takes `B`, `kB`, `MB`, `GB`", None),
         ("size<5ms", "gate `size<5ms`: unknown unit `ms` at position 7", None),
         ("p90<30", "gate `p90<30`: no unit at position 7; `p90` takes `us`, `ms`, `s`", None),
         ("size<-5MB", "gate `size<-5MB`: `size` is absolute, and the sign at position 6 makes it relative", None),
         ("top1>=1e9999", "gate `top1>=1e9999`: ", None),
+        ("top1>=1e999", "gate `top1>=1e999`: the number at position 7 is not finite", None),
     ],
 )  # fmt: skip
 def test_mistakes_have_their_position(text: str, message: str, hint: str | None) -> None:
@@ -100,12 +103,12 @@ def test_too_many_rules() -> None:
 
 @given(st.text(alphabet="top1size<>=+-.05pt%MB, \t\nxé", max_size=30))
 def test_any_text_is_rules_or_a_bad_gate(text: str) -> None:
+    slug, count = "", 0
     try:
-        rules = parse_gate(text)
+        count = len(parse_gate(text))
     except EdgeqError as error:
-        assert error.slug == "bad-gate"
-    else:
-        assert len(rules) == text.count(",") + 1
+        slug = error.slug
+    assert slug == "bad-gate" or count == text.count(",") + 1
 
 
 @given(
@@ -114,7 +117,9 @@ def test_any_text_is_rules_or_a_bad_gate(text: str) -> None:
     st.decimals(0, 9999, places=3, allow_nan=False),
     st.data(),
 )
-def test_what_is_written_by_the_grammar_is_read(name: str, op: str, number: object, data: st.DataObject) -> None:
+def test_what_is_written_by_the_grammar_is_read(
+    name: str, op: str, number: object, data: st.DataObject
+) -> None:
     units = {"size": SIZE_UNITS, "p90": TIME_UNITS}.get(name, METRIC_UNITS)
     unit = data.draw(st.sampled_from(sorted(units)))
     gap = data.draw(st.sampled_from(["", " "]))
@@ -128,7 +133,7 @@ def test_what_is_written_by_the_grammar_is_read(name: str, op: str, number: obje
 
 @pytest.mark.parametrize("gate", ["p90<30ms", "p50<30ms", "p99<30ms", "rss<100MB"])
 def test_what_is_not_measured_here_is_refused(gate: str) -> None:
-    name = gate.split("<")[0]
+    name = gate.split("<", maxsplit=1)[0]
     message = rf"^gate `{gate}`: `{name}` is not measured here \[gate-not-measurable\]$"
     with pytest.raises(EdgeqError, match=message) as caught:
         check_names(parse_gate(gate), ("top1",))
@@ -142,20 +147,26 @@ def test_what_is_not_measured_here_is_refused(gate: str) -> None:
 def test_names_are_checked_against_the_evaluation() -> None:
     check_names(parse_gate("size<5MB,top1>=-1pt,quality>=-1pt"), ("top1",))
     check_names(parse_gate("anything>=-1pt"), None)
-    with pytest.raises(EdgeqError, match=r"unknown metric `topp1` at position 1 \[bad-gate\]") as caught:
+    with pytest.raises(
+        EdgeqError, match=r"unknown metric `topp1` at position 1 \[bad-gate\]"
+    ) as caught:
         check_names(parse_gate("topp1>=-1pt"), ("top1", "mae"))
     assert caught.value.hints == ("did you mean `top1`?",)
 
 
 @pytest.mark.parametrize("gate", ["top1>=-1pt", "quality>=-1pt"])
 def test_a_metric_without_an_evaluation(gate: str) -> None:
-    with pytest.raises(EdgeqError, match=r"no quality is measured without `--eval` \[gate-not-meas"):
+    with pytest.raises(
+        EdgeqError, match=r"no quality is measured without `--eval` \[gate-not-meas"
+    ):
         check_names(parse_gate(gate), ())
 
 
 def test_quality_names_the_only_metric() -> None:
     assert held("quality>=-1pt", TOP1)[0]
-    with pytest.raises(EdgeqError, match=r"`quality` names the only metric, and there are 2 \[bad-gate\]"):
+    with pytest.raises(
+        EdgeqError, match=r"`quality` names the only metric, and there are 2 \[bad-gate\]"
+    ):
         held("quality>=-1pt", TOP1, MAE)
 
 
@@ -199,6 +210,7 @@ def test_a_quality_rule(gate: str, quality: Quality, passed: bool, text: str) ->
         ("size<=3.6MB", 3_600_000, True, "gate size<=3.6MB passed: 3.6 MB"),
         ("size<100kB", 123_456, False, "gate size<100kB failed: 123.5 kB"),
         ("size>1B", 2, True, "gate size>1B passed: 2 B"),
+        ("size>1B", 123_456_789, True, "gate size>1B passed: 123456789 B"),
     ],
 )
 def test_a_size_rule(gate: str, size: float, passed: bool, text: str) -> None:
@@ -223,7 +235,11 @@ def test_all_rules_must_hold() -> None:
     assert check_gate((), {}).passed
 
 
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))))
+@given(
+    st.integers(1, 3000).flatmap(
+        lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))
+    )
+)
 def test_a_difference_exactly_on_the_boundary_passes(case: tuple[int, int, int]) -> None:
     """`-D` written as a fraction of n must hold for a difference of D samples, whatever float64 does."""
     a, b, n = case

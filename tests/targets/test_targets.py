@@ -111,8 +111,12 @@ def test_unknown_is_a_word_and_not_a_number() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(4, "cores", "4 cores"), (2.4e9, "Hz", "2.4 GHz"), (17.07e9, "B/s", "17.07 GB/s"),
-     (536_870_912, "B", "536.9 MB")],
+    [
+        (4, "cores", "4 cores"),
+        (2.4e9, "Hz", "2.4 GHz"),
+        (17.07e9, "B/s", "17.07 GB/s"),
+        (536_870_912, "B", "536.9 MB"),
+    ],
 )
 def test_figures_are_printed_with_decimal_units(value: float, unit: str, text: str) -> None:
     assert str(Figure(value, unit, "notes: a b")) == text
@@ -143,7 +147,9 @@ def test_versions_outside_the_range_are_named() -> None:
     ("name", "hint"), [("rpi6", "rpi4"), ("x86-vni", "x86-vnni"), ("RPI5", "rpi5")]
 )
 def test_an_unknown_target_has_its_nearest(name: str, hint: str) -> None:
-    with pytest.raises(EdgeqError, match=rf"^there is no target `{name}` \[unknown-target\]$") as caught:
+    with pytest.raises(
+        EdgeqError, match=rf"^there is no target `{name}` \[unknown-target\]$"
+    ) as caught:
         targets.load(name)
     assert re.fullmatch(r"did you mean `(rpi4|rpi5|x86-vnni)`\?", caught.value.hints[0])
 
@@ -206,8 +212,16 @@ def test_the_good_file_parses() -> None:
         ('required = ["asimd"]', 'required = "asimd"', "`cpu.required` must be a list"),
         ('required = ["asimd"]', 'required = ["a b"]', "`cpu.required` holds `a b`"),
         ('required = ["asimd"]', 'required = ["a||b"]', "`cpu.required` holds `a||b`"),
-        ('minimum = "1.18.0"', 'minimum = "new"', "`engine[0].minimum` is `new`, which is not a version"),
-        ('version = "1.21.0"', 'version = 1.21', "`engine[0].known_bad[0].version` must be a string"),
+        (
+            'minimum = "1.18.0"',
+            'minimum = "new"',
+            "`engine[0].minimum` is `new`, which is not a version",
+        ),
+        (
+            'version = "1.21.0"',
+            "version = 1.21",
+            "`engine[0].known_bad[0].version` must be a string",
+        ),
         ('speed = "fast"', 'speed = "quick"', "`engine[0].policy[0].speed` is `quick`"),
         ("pair_safe = false", "pair_safe = 0", "`engine[0].pair_safe` must be true or false"),
         ('"int8"\n', '"int4"\n', "`engine[0].activation_dtype` is `int4`"),
@@ -228,8 +242,14 @@ CLOCK = GOOD[GOOD.index("[cpu.clock]") : GOOD.index("[memory.size]")]
     [
         ('value = 1e9\nunit = "Hz"\n', "`cpu.clock` has a number and no source"),
         ('unit = "Hz"\nsource = "notes: a b"\n', "`cpu.clock` has a source and no number"),
-        ('value = 1e9\nunit = "Hz"\nsource = "I think"\n', "is `I think`, neither an https address"),
-        ('value = 1e9\nunit = "Hz"\nsource = "http://a.b/"\n', "neither an https address nor `notes"),
+        (
+            'value = 1e9\nunit = "Hz"\nsource = "I think"\n',
+            "is `I think`, neither an https address",
+        ),
+        (
+            'value = 1e9\nunit = "Hz"\nsource = "http://a.b/"\n',
+            "neither an https address nor `notes",
+        ),
     ],
 )
 def test_a_number_and_its_source_come_together(clock: str, problem: str) -> None:
@@ -240,7 +260,9 @@ def test_a_number_and_its_source_come_together(clock: str, problem: str) -> None
 
 def test_a_ratio_says_of_what() -> None:
     text = re.sub(r"measure = .*\n", "", GOOD)
-    with pytest.raises(EdgeqError, match=r"`engine\[0\].policy\[0\].ratio` is a number and `measure`"):
+    with pytest.raises(
+        EdgeqError, match=r"`engine\[0\].policy\[0\].ratio` is a number and `measure`"
+    ):
         targets.parse(text, "t.toml")
 
 
@@ -268,5 +290,5 @@ def test_a_file_called_otherwise_than_its_target_is_refused(
     (tmp_path / "_targets").mkdir()
     (tmp_path / "_targets" / "rpi8.toml").write_text(GOOD)
     monkeypatch.setattr(targets.resources, "files", lambda package: tmp_path)
-    with pytest.raises(EdgeqError, match="target file rpi8.toml: `name` is `rpi4`"):
+    with pytest.raises(EdgeqError, match=r"target file rpi8.toml: `name` is `rpi4`"):
         targets.load("rpi8")

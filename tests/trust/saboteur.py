@@ -24,7 +24,9 @@ CHANGING = {
 }
 NAMELESS = ("ctypes.dlsym",)  # a call that names no file: renameat2 has no binding of Python's own
 
-PRELOADED = (
+WRITE_STAGE = ("edgeq.bundle",)
+WHOLE_BUILD = (
+    *WRITE_STAGE,
     *("edgeq.api.building", "edgeq.api.pack", "edgeq.api.stages", "edgeq_converters.read.onnx"),
     *("edgeq_converters.write.onnx", "edgeq_runtime.engines.onnxruntime"),
 )
@@ -66,15 +68,16 @@ def _sabotage(at: int, mode: str, folder: str, say: Callable[[str], None]) -> No
 
 def _act(request: Mapping[str, Any]) -> None:
     """The stage that is stopped: the whole build, or only the writing of finished files."""
-    import edgeq
-    from edgeq.bundle import write
+    new, out, packaging = Path(request["new"]), Path(request["out"]), request["packaging"]
+    if request["model"] is None:
+        from edgeq.bundle import write
 
-    new, out = Path(request["new"]), Path(request["out"])
-    if request["model"]:
-        settings = edgeq.BuildSettings(packaging=request["packaging"], force=request["force"])
-        edgeq.build(request["model"], target="rpi5", precision="fp32", out=out, settings=settings)
+        write(_files(new), out, packaging=packaging, force=True)
         return
-    write(_files(new), out, packaging=request["packaging"], force=request["force"])
+    import edgeq
+
+    settings = edgeq.BuildSettings(packaging=packaging, force=True)
+    edgeq.build(request["model"], target="rpi5", precision="fp32", out=out, settings=settings)
 
 
 def _fork(request: Mapping[str, Any], at: int) -> tuple[str, str]:
@@ -145,9 +148,9 @@ def _place_old(out: Path, old: str | None) -> None:
 
 
 def main() -> None:
-    for name in PRELOADED:
-        importlib.import_module(name)
     request = json.load(sys.stdin)
+    for name in WHOLE_BUILD if request["model"] else WRITE_STAGE:
+        importlib.import_module(name)
     out, rows = Path(request["out"]), []
     for at in range(1, 1000):
         _place_old(out, request["old"])

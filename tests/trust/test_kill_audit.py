@@ -40,7 +40,6 @@ def walk(workbench: Any, import_roots: Mapping[str, str], tmp_path: Path) -> Wal
             "old": str(workbench.bundles["old", packaging]) if over_old else None,
             "out": str(tmp_path / "out" / NAME),
             "packaging": packaging,
-            "force": over_old,
             "mode": mode,
         }
         done = subprocess.run(
@@ -81,13 +80,13 @@ def test_a_killed_write_leaves_the_old_output_or_the_whole_new_one(
 
 def test_a_killed_build_leaves_the_old_output_or_the_whole_new_one(walk: Walk) -> None:
     rows = walk("zip", True, "KILL", whole=True)
-    assert [row["operation"].split()[0] for row in rows], "the walk saw operations"
+    assert len(rows) >= 2, "at least the partial file and its rename are seen"
     for row in rows:
         assert row["ended"] == "killed", row
         _check_state(row, over_old=True)
 
 
-@pytest.mark.parametrize("mode", ["ENOSPC", "EACCES", "EIO"])
+@pytest.mark.parametrize("mode", ["ENOSPC", "EACCES"])
 @pytest.mark.parametrize(("packaging", "over_old"), CASES)
 def test_a_failed_operation_is_an_error_that_loses_nothing(
     walk: Walk, packaging: str, over_old: bool, mode: str

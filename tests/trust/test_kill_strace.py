@@ -37,10 +37,10 @@ WRITE_STAGE = """
 import sys
 from pathlib import Path
 from edgeq.bundle import write
-source, out, packaging, force = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+source, out, packaging = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 paths = sorted(path for path in source.rglob("*") if path.is_file())
 files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
-write(files, out, packaging=packaging, force=force == "True")
+write(files, out, packaging=packaging, force=True)
 """
 CASES = [
     pytest.param("zip", False, id="zip-fresh"),
@@ -164,7 +164,7 @@ def write_stage(workbench: Any, import_roots: Mapping[str, str]) -> Callable[[st
     def case(packaging: str, over_old: bool) -> Case:
         program = (sys.executable, "-c", WRITE_STAGE, str(workbench.bundles["new", "dir"]))
         return Case(
-            lambda out: (*program, str(out), packaging, str(over_old)),
+            lambda out: (*program, str(out), packaging),
             workbench.bundles["old", packaging] if over_old else None,
             workbench.bundles["new", packaging],
             import_roots,

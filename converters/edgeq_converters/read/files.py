@@ -20,12 +20,11 @@ def read_bounded(path: Path) -> bytes:
         raise EdgeqError("no-such-model", f"there is no file `{path}`") from None
     except (OSError, ValueError) as failure:
         raise EdgeqError("no-such-model", f"{path}: cannot be opened: {reason(failure)}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise EdgeqError("not-onnx", f"{path.name} is {_kind(status.st_mode)}, not an ONNX file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise EdgeqError(
-                "not-onnx", f"{path.name} is {_kind(status.st_mode)}, not an ONNX file"
-            )
         refuse_size(path.name, status.st_size)
         data = file.read(MAX_BYTES + 1)
     refuse_size(path.name, len(data))

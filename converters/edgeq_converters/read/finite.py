@@ -2,7 +2,7 @@
 
 The rule. NaN is always refused. An infinity passes where it cannot reach a sum of products:
  1. every use of the tensor, also through operators that only move data, is one that takes an
-    infinity as "no bound" or "nothing here" (`_ABSORBING`: Where, Clip, Max, Min, Pad, comparisons);
+    infinity as "no bound" or "nothing here" (`_ABSORBING`: Where, Clip, Max, Pad, comparisons);
  2. or every value is 0 or an infinity of one sign (a mask) and the uses may also be Add and Sub:
     an attention mask.
 Everything else would spread, and a weight with an infinity has no scale, so it is refused.

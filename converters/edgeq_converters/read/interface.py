@@ -32,7 +32,7 @@ def drop_constant_inputs(model: ModelProto) -> tuple[str, ...]:
 
 
 def check(model: ModelProto, found: Findings) -> None:
-    """Inputs and outputs are tensors of numbers: what golden vectors and a manifest can describe."""
+    """Inputs and outputs are tensors of numbers: what a manifest and golden vectors describe."""
     for info in model.graph.input:
         _check_type(info, "input", found)
     for info in model.graph.output:

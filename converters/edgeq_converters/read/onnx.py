@@ -142,9 +142,11 @@ def _check_support(model: ModelProto, known: operators.Opsets, found: Findings) 
     names = [f"{name} ({number})" for name, number in sorted(foreign.items())]
     if names and not model.functions:
         notes.append(f"operators outside the standard stay as they are, in float: {listed(names)}")
-    for node in model.graph.node:
-        if any(True for attribute in node.attribute for _ in tensors.bodies(attribute)):
-            notes.append(f"{label(node)}: its bodies pass through untouched")
+    notes += [
+        f"{label(node)}: its bodies pass through untouched"
+        for node in model.graph.node
+        if any(True for attribute in node.attribute for _ in tensors.bodies(attribute))
+    ]
     if model.functions:
         called = [f"{function.domain}::{function.name}" for function in model.functions]
         notes.append(f"local functions are expanded: {listed(called)}")

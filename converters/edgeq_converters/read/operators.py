@@ -1,4 +1,4 @@
-"""Which operators may pass: the ONNX standard's, ai.onnx.ml's, and ONNX Runtime's own on the CPU."""
+"""Which operators may pass: the ONNX standard's, ai.onnx.ml's, and ONNX Runtime's own for CPUs."""
 
 from __future__ import annotations
 

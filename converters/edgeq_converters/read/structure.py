@@ -193,7 +193,7 @@ def _topological(graph: Holder, needs: list[set[str]]) -> list[int] | None:
 
 
 def _on_cycle(graph: Holder, needs: list[set[str]]) -> list[NodeProto]:
-    """The nodes left when those with nothing before them, and those with nothing after, are gone."""
+    """The nodes left when all with nothing before them, or nothing after, are gone."""
     left = set(range(len(needs)))
     while True:
         made = {name for i in left for name in graph.node[i].output if name}

@@ -85,7 +85,7 @@ def to_graph(
     _restore_order(inner.graph, order)
     notes = list(_name_nodes(inner.graph))
     if lifted:
-        notes.append(counted(lifted, "Constant node is stored as an initializer", "Constant nodes are stored as initializers"))
+        notes.append(f"{counted(lifted, 'Constant node', 'Constant nodes')} stored as initializers")
     declared = {value.name: value.shape for value in inner.graph.outputs}
     _infer(inner, found)
     notes += _settle_outputs(inner.graph, declared, found)
@@ -154,9 +154,9 @@ def _name_nodes(graph: onnx_ir.Graph) -> tuple[str, ...]:
         seen.add(name)
     notes = []
     if unnamed:
-        notes.append(counted(unnamed, "node had no name and got one", "nodes had no name and got one"))
+        notes.append(f"{counted(unnamed, 'node', 'nodes')} had no name and got one")
     if renamed:
-        notes.append(counted(renamed, "node has a name of its own now", "nodes have names of their own now"))
+        notes.append(f"{counted(renamed, 'node', 'nodes')} got another name: theirs was taken")
     return tuple(notes)
 
 
@@ -186,8 +186,8 @@ def _settle_outputs(
             text = f"output {quote(value.name or '')} is declared {said} and is {known}"
             notes.append(text)
             continue
-        merged = [k if isinstance(k, int) or k.value else s for s, k in zip(said, known, strict=True)]
-        value.shape = onnx_ir.Shape(merged)
+        pairs = zip(said, known, strict=True)
+        value.shape = onnx_ir.Shape([k if isinstance(k, int) or k.value else s for s, k in pairs])
     found.raise_any()
     return tuple(notes)
 

@@ -152,11 +152,11 @@ def _read_entry(stream: BinaryIO, head: bytes, offset: int, total: int) -> tuple
     except UnicodeDecodeError:
         raise damaged(f"zip: file name {raw!a} is not allowed") from None
     check_name(name)
+    _check_header(head, name)
     if size > total - offset:
         raise damaged(f"zip: `{name}` claims {size} bytes of a file of {total}")
     if name == MANIFEST and size > MAX_MANIFEST_BYTES:
         raise damaged(f"{MANIFEST} has {size} bytes, more than {MAX_MANIFEST_BYTES}")
-    _check_header(head, name)
     data = stream.read(size)
     if head + raw != _local_header(raw, zlib.crc32(data), len(data)):
         raise damaged(f"zip: the crc or size of `{name}` does not match its contents")

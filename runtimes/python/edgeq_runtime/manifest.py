@@ -33,6 +33,7 @@ saturates computes other integers."""
 CODES = ("int8", "uint8")
 STORED = (*CODES, *INTEGERS, *FLOATS, "bool")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST = {"float16": 65504.0, "float32": (2 - 2.0**-23) * 2.0**127, "bool": 1.0}
 _BIG = 2**53  # integers that every JSON reader holds exactly
 _Row = TypeVar("_Row")
 
@@ -162,16 +163,19 @@ def _check_references(manifest: Manifest) -> None:
     for file in wanted:
         if file is not None and file not in manifest.files:
             raise canonical.damaged(f"{archive.MANIFEST}: `{file}` is not in `files`")
-    inputs = {info.name for info in manifest.inputs}
+    inputs = {info.name: info for info in manifest.inputs}
     outputs = {info.name for info in manifest.outputs}
     for vector in manifest.golden.vectors:
-        if {row.name for row in vector.inputs} != inputs:
+        if [row.name for row in vector.inputs] != list(inputs):
             raise canonical.damaged(f"{archive.MANIFEST}: a golden vector has other inputs")
+        for row in vector.inputs:
+            if not inputs[row.name].accepts(row.dtype, row.shape):
+                raise canonical.damaged(f"{archive.MANIFEST}: golden `{row.name}` does not fit")
         if not {row.name for row in vector.outputs} <= set(manifest.golden.rules):
             raise canonical.damaged(f"{archive.MANIFEST}: a golden output has no rule")
     for names, known, what in (
         (set(manifest.golden.rules), outputs, "golden.rules"),
-        (set(manifest.input_specs), inputs, "input_specs"),
+        (set(manifest.input_specs), set(inputs), "input_specs"),
     ):
         if not names <= known:
             raise canonical.damaged(f"{archive.MANIFEST}: `{what}` names an unknown tensor")
@@ -302,6 +306,8 @@ def _golden_input(row: _Object) -> GoldenInput:
         row.wrong("low", given.low, "at most `high`")
     if dtype in INTEGERS:
         _check_integer_range(row, given)
+    if max(-given.low, given.high) > _LARGEST.get(dtype, math.inf):
+        row.wrong("low", given.low, f"with `high` what {dtype} holds")
     return given
 
 

@@ -25,6 +25,10 @@ ENGINE = "onnxruntime"
 FORMATS = ("onnx",)
 QUIET = 4  # ORT_LOGGING_LEVEL_FATAL: what is wrong is said once, by the error
 
+PROPAGATION = "QDQPropagationTransformer"
+"""Copies Q/DQ past MaxPool and the like; seen in 1.31.1 on x86: what it copies of an int8 region
+keeps `output_dtype` INT8 when the engine then makes the region uint8, and the model is refused."""
+
 _ONNX_TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -155,21 +159,27 @@ def open_session(
     Raises EdgeqError("engine-refused") with the engine's first line.
     """
     careful = exact and saturates()
-    options = _options(threads, optimize, low_memory, optimized_path)
+    config = {}
     if signed_int8:
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
+        config["session.qdqisint8allowed"] = "1"
     if careful:
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return Session(_create(model, options), "exact" if careful else "default")
-    except ENGINE_ERRORS as error:
-        if not (careful and optimize):
-            raise _refused(error) from error
-    try:
-        plain = _options(threads, False, low_memory, optimized_path)
-        return Session(_create(model, plain), "exact-unoptimized")
-    except ENGINE_ERRORS as error:
-        raise _refused(error) from error
+        config["session.x64quantprecision"] = "1"
+    mode = "exact" if careful else "default"
+    ways: list[tuple[str, dict[str, str], bool, tuple[str, ...]]] = [(mode, config, optimize, ())]
+    if optimize:
+        ways.append((mode, config, True, (PROPAGATION,)))
+    if optimize and exact:
+        ways.append(("exact-unoptimized", {}, False, ()))
+    refusals: list[BaseException] = []
+    for name, entries, optimized, without in ways:
+        options = _options(threads, optimized, low_memory, optimized_path)
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
+        try:
+            return Session(_create(model, options, without), name)
+        except ENGINE_ERRORS as error:
+            refusals.append(error)
+    raise _refused(refusals[0]) from refusals[0]
 
 
 @functools.cache
@@ -211,7 +221,7 @@ def _options(
     return options
 
 
-def _create(model: bytes | str, options: Any) -> Any:
+def _create(model: bytes | str, options: Any, without: tuple[str, ...] = ()) -> Any:
     """No fallback (it prints to stdout), and never settings that a model file brings along."""
     raw = onnxruntime.InferenceSession(
         model,
@@ -219,6 +229,7 @@ def _create(model: bytes | str, options: Any) -> Any:
         providers=["CPUExecutionProvider"],
         enable_fallback=0,
         read_config_from_model=0,
+        disabled_optimizers=list(without) or None,
     )
     raw._model_bytes = None  # else the file stays in memory beside the session
     return raw

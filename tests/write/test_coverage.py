@@ -1,0 +1,181 @@
+"""Counting what the engine really runs in int8, from the model it saves after fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeq.quant.plan import Encoding, QuantPlan
+from edgeq_converters.read.ort_optimized import Coverage, coverage
+from edgeq_converters.write.onnx import write
+
+RNG = np.random.default_rng(31)
+Covered = Callable[[bytes], Coverage]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+NET = """g (float[1,16,8,8] x) => (float[1,5] y) {
+  [one] a = Conv <pads = [1,1,1,1]> (x, w, b)
+  [relu] r = Relu(a)
+  [two] t = Conv <pads = [1,1,1,1]> (r, v)
+  [sum] s = Add(t, r)
+  [pool] p = MaxPool <kernel_shape = [2,2], strides = [2,2]> (s)
+  [flat] f = Flatten(p)
+  [fc] y = Gemm <transB = 1> (f, wf)
+}"""
+
+
+@pytest.fixture
+def net(graph_of: Any, quantized: Any) -> Any:
+    shapes = {"w": (16, 16, 3, 3), "b": (16,), "v": (16, 16, 3, 3), "wf": (5, 256)}
+    return quantized(graph_of(NET, {name: normal(*shape) for name, shape in shapes.items()}))
+
+
+def test_a_clean_chain_runs_whole_in_int8(net: Any, covered: Covered) -> None:
+    found = covered(net.artifact())
+    assert found.int8 == {"Add": 1, "Conv": 2, "Flatten": 1, "Gemm": 1, "MaxPool": 1}
+    assert found.float == {}
+    assert (found.q, found.dq) == (1, 1)
+    assert found.lines == ()
+
+
+def test_the_float_model_has_no_int8_op(net: Any, covered: Covered) -> None:
+    found = covered(write(net.graph, None))
+    assert found.int8 == {}
+    assert found.float["Conv"] == 2
+    assert found.float["Gemm"] == 1
+    assert (found.q, found.dq, found.lines) == (0, 0, ())
+
+
+def test_an_explicit_relu_lowers_the_count(net: Any, covered: Covered) -> None:
+    """The range of `r` does not end at the Relu's 0, so the Relu must stay, and fusion breaks."""
+    wide = Encoding("int8", (0.25,), (-100,))
+    plan = QuantPlan({**net.plan.tensors, "r": wide}, net.plan.ops)
+    found = covered(write(net.graph, plan))
+    assert found.int8["Conv"] == 1
+    assert found.float["Conv"] == 1
+    assert found.dq > covered(net.artifact()).dq
+    assert any("Conv `one` runs in float: Relu is left in it" in line for line in found.lines), (
+        found
+    )
+
+
+def test_a_handmade_file_with_a_relu_before_the_quantizer(net: Any, covered: Covered) -> None:
+    """Not our writer's: a Relu put by hand between a Conv and its QuantizeLinear."""
+    model = onnx.load_model_from_string(net.artifact())
+    nodes = list(model.graph.node)
+    at = next(i for i, node in enumerate(nodes) if node.name == "two")
+    nodes[at].output[0] = "bare"
+    nodes.insert(at + 1, onnx.helper.make_node("Relu", ["bare"], ["t_raw"], name="by_hand"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    found = covered(model.SerializeToString())
+    assert found.int8["Conv"] == 1
+    assert found.float["Conv"] == 1
+    assert any(line.startswith("Conv `two` runs in float") for line in found.lines)
+
+
+def test_ops_kept_in_float_name_their_neighbours(
+    graph_of: Any, quantized: Any, covered: Covered
+) -> None:
+    graph = graph_of(
+        """g (float[1,3,8,8] x) => (float[1,4,6,6] y) {
+          [one] a = Conv(x, w)  [soft] s = Softmax(a)  [tanh] t = Tanh(s)  [two] y = Conv(t, v)
+        }""",
+        {"w": normal(4, 3, 3, 3), "v": normal(4, 4, 1, 1)},
+    )
+    found = covered(quantized(graph).artifact())
+    assert (found.int8, found.float) == ({"Conv": 2}, {"Softmax": 1, "Tanh": 1})
+    first, second = found.lines
+    assert first == (
+        "Softmax `soft` runs in float: its result goes to Tanh `tanh` before it is quantized"
+    )
+    # the engine has given the tensor between them a name of its own
+    assert second.startswith("Tanh `tanh` runs in float: its input `")
+    assert second.endswith("` comes from Softmax `soft`")
+    assert (found.q, found.dq) == (2, 2)
+
+
+def test_a_lone_op_without_a_kernel_says_so(covered: Covered) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1,3,8,8] x) => (float[1,3,8,8] y)
+        <float s = {0.1}, uint8 z = {128}> {
+          q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+          [tanh] t = Tanh(d)
+          p = QuantizeLinear(t, s, z)  y = DequantizeLinear(p, s, z)
+        }"""
+    )
+    found = covered(model.SerializeToString())
+    assert found.lines == ("Tanh `tanh` runs in float: the engine has no int8 kernel that fits it",)
+
+
+def test_a_result_that_is_an_output_is_named(
+    graph_of: Any, quantized: Any, covered: Covered
+) -> None:
+    graph = graph_of(
+        "g (float[1,3,8,8] x) => (y) { a = Conv(x, w)  [tanh] y = Tanh(a) }",
+        {"w": normal(4, 3, 3, 3)},
+    )
+    found = covered(quantized(graph).artifact())
+    assert found.lines == ("Tanh `tanh` runs in float: its result is the output `y`",)
+
+
+def test_shapes_and_masks_are_not_counted(graph_of: Any, covered: Covered) -> None:
+    graph = graph_of(
+        """g (float[n,3] x) => (float[m] y) {
+          s = Shape(x)  p = ReduceProd(s)  y = Reshape(x, p)
+        }"""
+    )
+    assert covered(write(graph, None)).float == {"Reshape": 1}
+
+
+def test_dynamic_int8_counts_as_int8(covered: Covered) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2,4] x) => (float[2,3] y)
+        <int8[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}, float s = {0.1}> {
+          q, a, z = DynamicQuantizeLinear(x)
+          i = MatMulInteger(q, w, z)  f = Cast <to = 1> (i)  p = Mul(a, s)  y = Mul(f, p)
+        }"""
+    )
+    assert covered(model.SerializeToString()).int8["MatMul"] == 1
+
+
+def test_layout_changes_are_counted_apart(net: Any, covered: Covered) -> None:
+    found = covered(net.artifact())
+    assert "Transpose" not in found.int8
+    assert found.layout > 0
+
+
+def test_a_transpose_of_the_model_is_not_taken_for_the_engines(
+    graph_of: Any, quantized: Any, covered: Covered
+) -> None:
+    graph = graph_of(
+        """g (float[4,8] x) => (y) {
+          a = MatMul(x, w)  [turn] t = Transpose <perm = [1,0]> (a)  y = MatMul(t, v)
+        }""",
+        {"w": normal(8, 4), "v": normal(4, 4)},
+    )
+    assert covered(quantized(graph).artifact()).int8 == {"MatMul": 2, "Transpose": 1}
+
+
+def test_without_zero_point_or_known_types_nothing_is_guessed() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21, "com.acme" : 1]>
+        g (float[2] x) => (y)
+        <float s = {0.1}> {
+          q = QuantizeLinear(x, s)  m = com.acme.Odd()  r = Identity(m)  y = DequantizeLinear(q, s)
+          e = ConstantOfShape(m)  f = Exp(e)
+          k = Constant <value_floats: floats = [1.0]> ()  l = Exp(k)
+        }"""
+    )
+    found = coverage(model.SerializeToString())
+    assert (found.int8, found.float, found.q, found.dq) == ({}, {"Exp": 2}, 1, 1)
