@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq import registry
 from edgeq.api import models
 from edgeq.api.progress import Stage
 from edgeq.api.samples import SEED, SYNTHETIC, Tap
@@ -62,9 +63,12 @@ def plan(request: Request, progress: Progress = silent) -> Planned:
 
     target = _target(request.settings)
     precision = _rungs(request)[0]
-    work, _ = _prepare(dataclasses.replace(request, evaluate=None), target, progress)
+    ungated = dataclasses.replace(request.settings, gate=())  # nothing is measured: no gate either
+    request = dataclasses.replace(request, settings=ungated, evaluate=None)
+    work, _ = _prepare(request, target, progress)
     _tell_assumptions(request.settings, (precision,), work)
     quantized = quantize(work) if precision == "int8" else None
+    work.notes.extend((*(quantized.plan.notes if quantized else ()), *work.tap.told()))
     _tell(work, (), progress)
     return Planned(
         model=work.prepared.summary(),
@@ -140,6 +144,8 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
     from edgeq.quality import check_names, open_evaluation, parse_gate
 
     settings = request.settings
+    registry.resolve("algorithms", settings.algo)
+    _require_engine(target)
     rules = parse_gate(settings.gate)
     check_names(rules, () if request.evaluate is None else None)
     stage = partial(_stage, progress)
@@ -165,6 +171,20 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
     check_names(rules, evaluation.metrics)
     work.notes.extend(evaluation.notes)
     return work, Evaluated(work, evaluation)
+
+
+def _require_engine(target: Target) -> None:
+    """The engine here is the one the artifact is measured with, so the target must be able to
+    run that very version."""
+    from edgeq_runtime import engines
+
+    refusal = target.engine(models.ENGINE).refusal(engines.get(models.ENGINE).version())
+    if refusal is not None:
+        raise EdgeqError(
+            "engine-version",
+            f"target {target.name}: {refusal}",
+            f'pip install --upgrade "{models.ENGINE}"',
+        )
 
 
 def _stage(progress: Progress, name: str) -> Stage:
@@ -252,9 +272,9 @@ def _tell(work: Work, warnings: Sequence[str], progress: Progress) -> None:
 def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
     from edgeq.api.pack import pack
 
+    work.notes.extend((*candidate.notes, *work.tap.told()))
     keep = candidate.outcome == "built" or not work.settings.strict
     written = pack(work, candidate, _out_path(work.settings, candidate.precision)) if keep else None
-    work.notes.extend(work.tap.source.notes)
     _tell(work, candidate.warnings, progress)
     quantized = candidate.quantized
     return Build(

@@ -54,6 +54,12 @@ class Tap:
             if self.seen >= KEPT:
                 return
 
+    def told(self) -> tuple[str, ...]:
+        """What the source did to the samples: casts, preprocessing, samples left out."""
+        skipped = self.source.skipped
+        left_out = (f"{skipped} samples did not fill a batch and were left out",) if skipped else ()
+        return (*self.source.notes, *left_out)
+
     def _widen(self, sample: Sample) -> None:
         for name, array in sample.items():
             if array.dtype.kind not in "fiub" or not array.size:

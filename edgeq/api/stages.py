@@ -50,6 +50,11 @@ class Candidate:
     warnings: tuple[str, ...]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the plan raised, assumed or never saw."""
+        return () if self.quantized is None else self.quantized.plan.notes
+
+    @property
     def outcome(self) -> str:
         if self.garbage:
             return "garbage"
@@ -104,7 +109,6 @@ def quantize(work: Work) -> Quantized:
             pair_safe=work.engine.pair_safe,
         )
         stage.done(*_quantized_text(plan))
-    work.notes.extend(plan.notes)
     calibration = {
         "samples": count,
         "method": work.settings.algo,

@@ -247,7 +247,8 @@ def evaluate(
         measured: dict[str, Any] = {quality.metric: quality for quality in qualities}
         measured["size"] = model.size_bytes
         verdict = check_gate(rules, measured) if rules else None
-        _tell(progress, model.notes, model.warnings)
+        notes = (*model.notes, *evaluation.notes)
+        _tell(progress, notes, model.warnings)
         return Evaluation(
             artifact=model.name,
             metrics=tuple(quality.to_json() for quality in qualities),
@@ -255,7 +256,7 @@ def evaluate(
             engine=model.engine,
             kernels=model.session.mode,
             warnings=model.warnings,
-            notes=model.notes,
+            notes=notes,
         )
 
 

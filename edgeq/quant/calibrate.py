@@ -48,6 +48,7 @@ def calibrate(
             if not histogram.add(array):
                 raise _non_finite(name, index, array)
         count = index + 1
+        del outputs, feeds  # free them before the next sample's take their place
     if count == 0:
         raise EdgeqError(
             "no-samples",

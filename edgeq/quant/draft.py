@@ -65,8 +65,10 @@ def draft(graph: Graph, *, keep_float: Sequence[str] = ()) -> Draft:
     kept = _kept(graph, keep_float)
     regions = _Regions(graph, kept)
     regions.settle()
-    ops = {node.name or "": regions.decision(node) for node in graph.nodes()}
+    ops: dict[str, OpDecision] = {}
     for node in graph.nodes():
+        if node.op_type != "Constant":
+            ops[str(node.name)] = regions.decision(node)
         ops.update(_inside(node))
     return _Tensors(graph, regions).draft(ops)
 
@@ -100,15 +102,18 @@ def _kept(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _inside(node: onnx_ir.Node) -> dict[str, OpDecision]:
-    """The ops in the bodies of If, Loop and Scan: all float."""
+    """The ops in the bodies of If, Loop and Scan: none is int8."""
     found: dict[str, OpDecision] = {}
     for body in subgraphs(node):
         for inner in body.all_nodes():
+            if inner.op_type == "Constant":
+                continue
             key = f"{node.name}/{inner.name or inner.op_type}"
             while key in found:
                 key += "'"
+            precision = "float32" if candidates.works_on(inner) == "float32" else "other"
             reason = f"inside the body of {_article(node.op_type)} `{node.op_type}`"
-            found[key] = OpDecision(key, inner.op_type, "float32", reason)
+            found[key] = OpDecision(key, inner.op_type, precision, reason)
     return found
 
 

@@ -72,7 +72,7 @@ class OpDecision:
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """The whole plan of one build.
+    """The whole plan of one build. `ops` has a row for every node but Constant.
 
     `tensors` holds an encoding per tensor name; `TENSOR@NODE` overrides it for one reader of a
     constant (a bias shared by two layers has two scales). `notes` say what was adjusted.

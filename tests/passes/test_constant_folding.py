@@ -1,5 +1,7 @@
 """What depends on constants alone is computed once."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -50,10 +52,17 @@ def test_the_engine_computes_the_same(make, run, ops, apply, case):
     kind = {"Cast": "int64", "Range": "int64", "NonZero": "int64", "Mod": "int64"}.get(
         case, "float"
     )
-    text = f"g (float[1] x) => (float[1] z, {kind}[...] y) {{ z = Relu (x) [n] c = {expression} y = Identity (c) }}"
+    text = f"g (float[1] x) => (float[1] z, {kind}[...] y) {{ z = Relu (x) [n] made = {expression} y = Identity (made) }}"
     text = text.replace("[...]", "")
     everything = {"k": K, **{name: np.asarray(array) for name, array in arrays.items()}}
-    graph = make(text, **{name: array for name, array in everything.items() if name in expression})
+    graph = make(
+        text,
+        **{
+            name: array
+            for name, array in everything.items()
+            if re.search(rf"\b{name}\b", expression)
+        },
+    )
     after, refused, changed = apply(constant_folding.run, graph)
     assert ops(after) == ["Relu", "Identity"]
     assert changed == [f"`{case}` (node `n`) is a constant now"]
@@ -126,16 +135,14 @@ REFUSALS = {
         {"s": whole(2**31, 2**30)},
     ),
     "by zero": ("Div (i, j)", "it divides integers by zero", {"i": whole(1), "j": whole(0)}),
-    "not finite": ("Log (z)", "its result is not finite", {"z": np.zeros(2, np.float32)}),
+    "not finite": ("Log (o)", "its result is not finite", {"o": np.zeros(2, np.float32)}),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_stays(make, ops, apply, case):
     expression, reason, arrays = REFUSALS[case]
-    text = (
-        f"g (float[1] x) => (float[1] z) {{ z = Relu (x) [n] c = {expression} y = Identity (c) }}"
-    )
+    text = f"g (float[1] x) => (float[1] z) {{ z = Relu (x) [n] made = {expression} y = Identity (made) }}"
     graph = make(text, **{name: np.asarray(array) for name, array in arrays.items()})
     after, refused, changed = apply(constant_folding.run, graph)
     assert ops(after) == ops(graph)
