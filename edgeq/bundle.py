@@ -221,15 +221,31 @@ def _golden_inputs(c: BundleContents, index: int) -> list[GoldenInput]:
     """Inputs of one vector. A seed is the vector's number and the input's, so that none repeats."""
     rows = []
     for place, info in enumerate(c.inputs):
-        low, high = c.input_ranges.get(info.name, (0.0, 1.0 if info.dtype == "bool" else 0.0))
-        if info.dtype in golden.INTEGERS:
-            low, high = math.ceil(low), math.floor(high)
+        low, high = _drawn_range(info, c.input_ranges)
         shape = c.golden_shapes.get(info.name) or [
             size if isinstance(size, int) else 1 for size in info.shape
         ]
+        if math.prod(shape) > limits.MAX_GOLDEN_ELEMENTS:
+            raise EdgeqError(
+                "bundle-too-large", f"input `{info.name}` has {math.prod(shape)} elements"
+            )
         seed = index * limits.MAX_TENSORS + place
         rows.append(GoldenInput(info.name, info.dtype, tuple(shape), float(low), float(high), seed))
     return rows
+
+
+def _drawn_range(
+    info: TensorInfo, ranges: Mapping[str, tuple[float, float]]
+) -> tuple[float, float]:
+    """The calibrated range; of integers, as much of it as a golden input can hold."""
+    if info.dtype == "bool":
+        return 0.0, 1.0
+    low, high = ranges[info.name]
+    if info.dtype in golden.INTEGERS:
+        low = max(math.ceil(low), -limits.MAX_INTEGER)
+        high = max(low, min(math.floor(high), limits.MAX_INTEGER))
+        high = min(high, low + limits.MAX_GOLDEN_STEPS - 1)
+    return low, high
 
 
 def _check_finite(names: Iterable[str], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -340,8 +356,8 @@ def write(files: Mapping[str, bytes], out: Path, *, packaging: str, force: bool)
 
 
 def _write(files: Mapping[str, bytes], out: Path, packaging: str, force: bool) -> None:
-    partial = out.with_name(f".{out.name}.edgeq-partial")
-    old = out.with_name(f".{out.name}.edgeq-old")
+    partial = out.parent / f".{out.name}.edgeq-partial"
+    old = out.parent / f".{out.name}.edgeq-old"
     if os.path.lexists(old) and not os.path.lexists(out):
         old.rename(out)
     _check_replaceable(out, force)

@@ -130,6 +130,12 @@ def _require_writable(out: Path, settings: BuildSettings) -> None:
     """Tell before the work what would fail after it."""
     if not out.parent.is_dir():
         raise EdgeqError("no-such-folder", f"there is no folder `{out.parent}` to write into")
+    if out.exists() and not out.is_file() and not out.is_dir():
+        raise EdgeqError(
+            "output-exists",
+            f"`{out}` is a device or a pipe, and a bundle would take its place",
+            "write elsewhere: `-o other.edgeq`",
+        )
     if out.is_dir() and not settings.force:
         raise EdgeqError(
             "output-exists",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.bundle import BundleContents
     from edgeq.ir import Graph
     from edgeq.quant.plan import QuantPlan
+    from edgeq.targets import Target
 
 ARTIFACT_NAME = "model.onnx"
 MAX_LABELS_BYTES = 1 << 20
@@ -47,12 +48,17 @@ def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
         wrong = next((check for check in checks if not check.passed), None)
         assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
         bundle.write(files, out, packaging=work.settings.packaging, force=work.settings.force)
-        stage.done(text_name(out), megabytes(sum(len(data) for data in files.values())))
+        size = megabytes(sum(len(data) for data in files.values()))
+        stage.done(text_name(out), f"{size}, {_verified_text(len(manifest.golden.vectors))}")
     compared = {
         "vectors": len(manifest.golden.vectors),
         "outputs": {check.name: check.rule for check in checks},
     }
     return Packed(out, manifest.digest, compared)
+
+
+def _verified_text(vectors: int) -> str:
+    return f"verified on {vectors} golden vectors" if vectors else "no golden vectors"
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -76,30 +82,25 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
     from edgeq.api.building import input_specs
     from edgeq.bundle import BundleContents
-    from edgeq_runtime import engines
 
-    graph, target, support = work.prepared.graph, work.target, work.engine
+    graph = work.prepared.graph
     quantized = candidate.quantized
     plan = None if quantized is None else quantized.plan
     return BundleContents(
         name=text_name(out).removesuffix(".edgeq"),
-        target=target.name,
+        target=work.target.name,
         precision=candidate.precision,
         artifact=candidate.artifact,
         artifact_file=ARTIFACT_NAME,
         inputs=graph.inputs,
         outputs=graph.outputs,
         input_ranges=work.tap.ranges,
-        engine=ENGINE,
-        engine_measured=engines.get(ENGINE).version(),
-        engine_minimum=support.minimum,
-        engine_known_bad={bad.version: bad.effect for bad in support.known_bad},
-        exact_kernels="safe" if plan is None or support.pair_safe else "needed",
-        architecture=target.architecture,
-        required_features=target.required_features,
-        fast_features=target.fast_features,
+        exact_kernels="safe" if plan is None or work.engine.pair_safe else "needed",
+        **_needs(work.target),
         card=_card(work, candidate, out),
-        exact_outputs={} if plan is None else exact_outputs(graph, plan, support.activation_dtype),
+        exact_outputs={}
+        if plan is None
+        else exact_outputs(graph, plan, work.engine.activation_dtype),
         input_specs=input_specs(work.settings),
         labels=None if work.settings.labels is None else read_labels(Path(work.settings.labels)),
         model=work.prepared.summary(),
@@ -114,6 +115,22 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
         golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
     )
+
+
+def _needs(target: Target) -> dict[str, Any]:
+    """What the artifact asks of a device: engine versions and CPU features."""
+    from edgeq_runtime import engines
+
+    support = target.engine(ENGINE)
+    return {
+        "engine": ENGINE,
+        "engine_measured": engines.get(ENGINE).version(),
+        "engine_minimum": support.minimum,
+        "engine_known_bad": {bad.version: bad.effect for bad in support.known_bad},
+        "architecture": target.architecture,
+        "required_features": target.required_features,
+        "fast_features": target.fast_features,
+    }
 
 
 def exact_outputs(graph: Graph, plan: QuantPlan, dtype: str) -> dict[str, dict[str, Any]]:

@@ -61,6 +61,8 @@ def is_bundle(path: Path) -> bool:
     """Whether `path` is meant as a bundle: a folder, or a file that begins as a zip does."""
     if path.is_dir():
         return True
+    if not path.is_file():  # a named pipe would be waited for
+        return path.suffix == ".edgeq"
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PK\x03\x04"
@@ -210,7 +212,7 @@ def _save(out: Path, arrays: Arrays) -> str:
     from edgeq.errors import EdgeqError
 
     path = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
-    if path.is_dir() or not path.parent.is_dir():
+    if out.is_dir() or (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise EdgeqError("no-such-folder", f"`{path}` is not a file that can be written")
     partial = path.with_name(f".{path.name}.edgeq-partial")
     partial.unlink(missing_ok=True)

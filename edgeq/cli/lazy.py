@@ -11,6 +11,11 @@ import click
 if TYPE_CHECKING:
     from edgeq.errors import EdgeqError
 
+    TextType = click.ParamType[str]
+    NumberType = click.ParamType[int]
+else:  # generic from click 8.4 on
+    TextType = NumberType = click.ParamType
+
 HELP = "Show this message and exit"
 VERSION = "Print the version and exit"
 
@@ -40,7 +45,7 @@ class Option(click.Option):
         return super().type_cast_value(ctx, value)
 
 
-class Choice(click.ParamType[str]):
+class Choice(TextType):
     """One word out of a few; anything else is refused with the words and the nearest one."""
 
     name = "choice"
@@ -60,7 +65,7 @@ class Choice(click.ParamType[str]):
         )
 
 
-class Count(click.ParamType[int]):
+class Count(NumberType):
     """A whole number of 1 or more."""
 
     name = "n"

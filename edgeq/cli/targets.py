@@ -33,7 +33,7 @@ def command(ctx: click.Context, *, name: str | None, host: bool) -> int:
         from edgeq_runtime import cpu
 
         name = targets.for_host(cpu.host())
-    shown = tuple(targets.load(each) for each in ((name,) if name else targets.names()))
+    shown = tuple(targets.load(each) for each in (targets.names() if name is None else (name,)))
     if console.json:
         console.document(targets_document(shown, host=name if host else None))
     elif host:

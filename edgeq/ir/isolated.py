@@ -30,7 +30,10 @@ _BOOTSTRAP = (
 )
 BASE_LIMIT_S = 4.0
 LIMIT_S_PER_BYTE = 20e-6
-"""A model without its weights has about 300 bytes a node: 6 ms a node and the base, all in all."""
+"""Processor time: a model without its weights has about 300 bytes a node, so 6 ms a node."""
+WALL_S = 60.0
+WALL_PER_LIMIT = 10.0
+"""Wall time, for a child that sleeps: on a busy machine its start alone may take seconds."""
 
 _DOING = {"prepare": "raising the opset", "infer": "inferring shapes"}
 
@@ -58,7 +61,7 @@ class OnnxChild:
                     return answer
                 status = self._end()
                 if fresh or late.is_set() or status != -getattr(signal, "SIGALRM", 0):
-                    raise _failure(request["step"], status, limit_s if late.is_set() else None)
+                    raise _failure(request["step"], status, limit_s, late.is_set())
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -121,7 +124,7 @@ def _talk(
         process.kill()
 
     head = data = None
-    timer = threading.Timer(limit_s, give_up)
+    timer = threading.Timer(WALL_S + WALL_PER_LIMIT * limit_s, give_up)
     timer.start()
     try:
         for part in (json.dumps({**request, "limit_s": limit_s}).encode(), model):
@@ -161,10 +164,13 @@ def _close(pipe: IO[bytes]) -> None:
         return
 
 
-def _failure(step: str, status: int, limit_s: float | None) -> EdgeqError:
+def _failure(step: str, status: int, limit_s: float, late: bool) -> EdgeqError:
     doing = _DOING[step]
-    if limit_s is not None:
-        return EdgeqError("onnx-failed", f"onnx did not finish {doing} within {limit_s:.0f} s")
+    if late:
+        return EdgeqError("onnx-failed", f"onnx did not finish {doing} in time")
+    if status == -getattr(signal, "SIGPROF", 0):
+        text = f"onnx did not finish {doing} within {limit_s:.0f} s of processor time"
+        return EdgeqError("onnx-failed", text)
     try:
         how = f"was killed by {signal.Signals(-status).name}"
     except ValueError:

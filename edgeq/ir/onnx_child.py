@@ -102,10 +102,11 @@ def _read(source: IO[bytes]) -> bytes | None:
     return source.read(int.from_bytes(size, "little")) if len(size) == 8 else None
 
 
-def _end_after(seconds: float) -> None:
-    """An end of its own, should the parent hang or forget it."""
-    if hasattr(signal, "alarm"):
-        signal.alarm(int(seconds))
+def _end_after(processor_s: float, idle_s: int) -> None:
+    """SIGPROF ends a request that computes too long, SIGALRM a child that nobody asks (0: off)."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, processor_s)
+        signal.alarm(idle_s)
 
 
 def _limit_memory(model_bytes: int) -> None:
@@ -128,13 +129,13 @@ def serve(source: IO[bytes], answer: IO[bytes]) -> None:
         if head is None or data is None:
             return
         request = json.loads(head)
-        _end_after(request["limit_s"] + 10)
+        _end_after(request["limit_s"], 0)
         _limit_memory(len(data))
         said, model = STEPS[request["step"]](data, request)
         text = json.dumps(said).encode()
         answer.write(b"".join(len(part).to_bytes(8, "little") + part for part in (text, model)))
         answer.flush()
-        _end_after(IDLE_S)
+        _end_after(0, IDLE_S)
 
 
 if __name__ == "__main__":

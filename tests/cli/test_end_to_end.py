@@ -83,7 +83,7 @@ def test_build(edgeq, golden, tiny: Path, name: str) -> None:
     assert len(bundles) == ("plan-only" not in name and "strict" not in name), written
 
 
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("name", [name for name in BUILDS if "verbose" not in name])
 def test_build_as_json(edgeq, schema_check, tiny: Path, name: str) -> None:
     arguments, code = BUILDS[name]
     outcome = edgeq(*arguments, "--json")
@@ -191,6 +191,23 @@ def test_an_existing_folder_needs_force(edgeq, golden, tiny: Path) -> None:
     assert refused.code == 2
     golden("refused-output-exists", refused)
     assert edgeq(*arguments, "--force").code == 0
+
+
+@pytest.mark.parametrize("arguments", [INT8, ("run", "tiny.onnx", "-d", "calib.npz")])
+def test_a_pipe_as_output_is_refused_and_stays(edgeq, tiny: Path, arguments) -> None:
+    os.mkfifo("out.npz")
+    outcome = edgeq(*arguments, "-o", "out.npz", "-q")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert Path("out.npz").is_fifo()
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify", "build"])
+def test_a_pipe_as_input_is_not_waited_for(process, tmp_path: Path, verb: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    more = ("-t", "rpi5") if verb == "build" else ()
+    done = process(verb, "pipe", *more, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert "Traceback" not in done.err
 
 
 def test_the_next_line_of_every_command_runs(process, bundle: Path, tmp_path: Path) -> None:

@@ -343,7 +343,7 @@ def nested(rng: random.Random, model: ModelProto) -> None:
         for name in ("then_branch", "else_branch")[: rng.choice((1, 2))]:
             attribute = node.attribute.add(name=name, type=AttributeProto.GRAPH)
             attribute.g.CopyFrom(inner)
-        if len(model.SerializeToString()) > 200_000:
+        if len(model.SerializeToString()) > 60_000:
             return
 
 

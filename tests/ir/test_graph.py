@@ -19,7 +19,9 @@ g (float[N,4] x, bool c) => (float[N,3] y, float[N,3] z)
     [t] q = Add (y, y)
     [if] z = If (c) <then_branch = t () => (float[N,3] u)
         <float[2] inner = {1,2}> { u = Mul (q, one) },
-        else_branch = e () => (float[N,3] v) { k = Constant <value = float[3] {1,2,3}> () v = Add (q, k) }>
+        else_branch = e () => (float[N,3] v) {
+            k = Constant <value = float[3] {1,2,3}> ()
+            v = Add (q, k) }>
 }"""
 
 

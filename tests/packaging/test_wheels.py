@@ -261,10 +261,9 @@ def test_without_an_engine_the_runtime_says_what_to_type(
     )
 
 
-def test_a_git_address_installs_both_dists(
-    sdk: Environment, repository: Path, tmp_path: Path
-) -> None:
-    """`pip install git+URL` of a commit of this tree: the runtime comes from the clone."""
+@pytest.fixture(scope="module")
+def clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with one commit of this tree, whether or not the tree is committed."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=repository,
@@ -273,28 +272,38 @@ def test_a_git_address_installs_both_dists(
         check=True,
         timeout=60,
     )
-    clone = tmp_path / "clone"
+    root = tmp_path_factory.mktemp("clone")
     for name in filter(None, listed.stdout.split("\0")):
         if (repository / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(repository / name, clone / name)
-    git = ["git", "-C", str(clone), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, root / name)
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "tree"]):
         subprocess.run([*git, *command], check=True, timeout=120, capture_output=True)
+    return root
+
+
+@pytest.mark.parametrize("address", ["{path}", "git+{uri}"])
+def test_a_checkout_and_a_git_address_install_both_dists(
+    sdk: Environment, clone: Path, tmp_path: Path, address: str
+) -> None:
+    """`pip install .` and `pip install git+URL`: the runtime comes from the same tree."""
     report = tmp_path / "report.json"
     sdk.run(
-        *("pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"),
-        *("--report", str(report), f"edgeq @ git+{clone.as_uri()}"),
+        *("pip", "install", "--quiet", "--dry-run", "--ignore-installed"),
+        *("--report", str(report)),
+        address.format(path=clone, uri=clone.as_uri()),
     )
-    [installed] = json.loads(report.read_text())["install"]
-    wanted = next(row for row in installed["metadata"]["requires_dist"] if "edgeq-runtime" in row)
+    installed = {row["metadata"]["name"]: row for row in json.loads(report.read_text())["install"]}
+    assert {"edgeq", "edgeq-runtime"} <= set(installed)
+    [wanted] = [
+        row for row in installed["edgeq"]["metadata"]["requires_dist"] if "edgeq-runtime" in row
+    ]
     assert re.fullmatch(r"edgeq-runtime ?@ ?file:///.+/runtimes/python", wanted)
-    sdk.run(
-        *("pip", "install", "--quiet", "--dry-run", "--report", str(report)),
-        f"edgeq @ git+{clone.as_uri()}",
+    assert (
+        installed["edgeq-runtime"]["metadata"]["version"]
+        == installed["edgeq"]["metadata"]["version"]
     )
-    names = {row["metadata"]["name"] for row in json.loads(report.read_text())["install"]}
-    assert {"edgeq", "edgeq-runtime"} <= names
 
 
 def test_the_tests_pass_against_the_installed_wheel(

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
-from edgeq_converters.read.onnx import read
 from onnx import numpy_helper, parser
 
 from edgeq.ir import Graph
+from edgeq_converters.read.onnx import read
 
 Make = Callable[..., Graph]
 Outputs = dict[str, np.ndarray]

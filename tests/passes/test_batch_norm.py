@@ -104,13 +104,15 @@ def refusal(make, apply, ops, text, **arrays):
 
 
 def test_not_with_a_second_reader(make, apply, ops, noise):
-    text = f"g (float[1,4,5,5] x) => (float[1,6,5,5] y, float[1,6,5,5] z) {{ [conv] c = Conv (x, w) [bn] y = {BN} z = Relu (c) }}"
+    text = f"""g (float[1,4,5,5] x) => (float[1,6,5,5] y, float[1,6,5,5] z) {{
+        [conv] c = Conv (x, w) [bn] y = {BN} z = Relu (c) }}"""
     reason = refusal(make, apply, ops, text, w=noise(6, 4, 1, 1), **statistics(6))
     assert reason == "the output of `Conv` (node `conv`) has a second reader"
 
 
 def test_not_when_the_product_is_an_output(make, apply, ops, noise):
-    text = f"g (float[1,4,5,5] x) => (float[1,6,5,5] y, float[1,6,5,5] c) {{ [conv] c = Conv (x, w) [bn] y = {BN} }}"
+    text = f"""g (float[1,4,5,5] x) => (float[1,6,5,5] y, float[1,6,5,5] c) {{
+        [conv] c = Conv (x, w) [bn] y = {BN} }}"""
     reason = refusal(make, apply, ops, text, w=noise(6, 4, 1, 1), **statistics(6))
     assert reason == "the output of `Conv` (node `conv`) has a second reader"
 
@@ -139,7 +141,8 @@ def test_not_in_training_mode(make, apply, ops, noise):
 
 
 def test_not_with_weights_from_outside(make, apply, ops):
-    text = f"g (float[1,4,5,5] x, float[6,4,1,1] w) => (float[1,6,5,5] y) {{ [conv] c = Conv (x, w) [bn] y = {BN} }}"
+    text = f"""g (float[1,4,5,5] x, float[6,4,1,1] w) => (float[1,6,5,5] y) {{
+        [conv] c = Conv (x, w) [bn] y = {BN} }}"""
     reason = refusal(make, apply, ops, text, **statistics(6))
     assert reason == "the weights of `Conv` (node `conv`) are not a constant"
 

@@ -19,7 +19,8 @@ def close(run, graph, after, feeds, terms, peak):
 @pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1), (1,), ()])
 def test_folds_into_the_convolution(make, run, ops, apply, noise, node, shape):
     arrays = {"w": noise(6, 4, 3, 3), "b": noise(6), "k": np.abs(noise(*shape)) + 0.5}
-    text = f"g (float[1,4,6,6] x) => (float[1,6,4,4] y) {{ [conv] c = Conv (x, w, b) [op] y = {node} }}"
+    text = f"""g (float[1,4,6,6] x) => (float[1,6,4,4] y) {{
+        [conv] c = Conv (x, w, b) [op] y = {node} }}"""
     graph = make(text, **arrays)
     after, refused, changed = apply(channel_affine.run, graph)
     assert ops(after) == ["Conv"]
@@ -38,7 +39,8 @@ def test_folds_into_the_others(make, run, ops, apply, noise, maker):
         "w": noise(4, 6) if is_gemm else noise(4, 3, 3, 3),
         "k": noise(6) if is_gemm else noise(6, 1, 1),
     }
-    text = f"g (float[{','.join(map(str, size))}] x) => (float[{out}] y) {{ c = {maker} y = Mul (c, k) }}"
+    text = f"""g (float[{",".join(map(str, size))}] x) => (float[{out}] y) {{
+        c = {maker} y = Mul (c, k) }}"""
     graph = make(text, **arrays)
     after, _, _ = apply(channel_affine.run, graph)
     assert ops(after) == [maker.split()[0]]

@@ -52,7 +52,8 @@ def test_the_engine_computes_the_same(make, run, ops, apply, case):
     kind = {"Cast": "int64", "Range": "int64", "NonZero": "int64", "Mod": "int64"}.get(
         case, "float"
     )
-    text = f"g (float[1] x) => (float[1] z, {kind}[...] y) {{ z = Relu (x) [n] made = {expression} y = Identity (made) }}"
+    text = f"""g (float[1] x) => (float[1] z, {kind}[...] y) {{
+        z = Relu (x) [n] made = {expression} y = Identity (made) }}"""
     text = text.replace("[...]", "")
     everything = {"k": K, **{name: np.asarray(array) for name, array in arrays.items()}}
     graph = make(
@@ -101,7 +102,8 @@ def test_sizes_that_are_static_though_the_batch_is_not(make, run, ops, apply, no
 
 
 def test_a_static_shape_is_a_constant(make, ops, apply):
-    text = "g (float[2,3] x) => (float[2,3] y) { s = Shape (x) z = ConstantOfShape (s) y = Add (x, z) }"
+    text = """g (float[2,3] x) => (float[2,3] y) {
+        s = Shape (x) z = ConstantOfShape (s) y = Add (x, z) }"""
     after, _, _ = apply(constant_folding.run, make(text))
     assert ops(after) == ["Add"]
 
@@ -142,7 +144,8 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_stays(make, ops, apply, case):
     expression, reason, arrays = REFUSALS[case]
-    text = f"g (float[1] x) => (float[1] z) {{ z = Relu (x) [n] made = {expression} y = Identity (made) }}"
+    text = f"""g (float[1] x) => (float[1] z) {{
+        z = Relu (x) [n] made = {expression} y = Identity (made) }}"""
     graph = make(text, **{name: np.asarray(array) for name, array in arrays.items()})
     after, refused, changed = apply(constant_folding.run, graph)
     assert ops(after) == ops(graph)
@@ -151,7 +154,8 @@ def test_stays(make, ops, apply, case):
 
 def test_infinite_masks_may_be_folded(make, ops, apply):
     mask = np.array([0, -np.inf], np.float32)
-    text = "g (float[2] x) => (float[2] y) { m = Unsqueeze (k, ax) n = Squeeze (m, ax) y = Add (x, n) }"
+    text = """g (float[2] x) => (float[2] y) {
+        m = Unsqueeze (k, ax) n = Squeeze (m, ax) y = Add (x, n) }"""
     after, _, _ = apply(constant_folding.run, make(text, k=mask, ax=whole(0)))
     assert ops(after) == ["Add"]
 

@@ -76,7 +76,9 @@ def test_what_does_something_stays(make, ops, apply, case):
     node, outputs, more, arrays = OPS[case]
     rank = 4 if case == "widening" else 3
     size = ",".join("ABCD"[:rank])
-    text = f"g (float[2,3,4] x) => (float[{size}] y, bool[M] z) {{ a = Relu (x) {outputs} = {node} {more} y = Neg (b) z = Cast <to = 9> (q) q = Reshape (x, flat) }}"
+    text = f"""g (float[2,3,4] x) => (float[{size}] y, bool[M] z) {{
+        a = Relu (x) {outputs} = {node} {more}
+        y = Neg (b) z = Cast <to = 9> (q) q = Reshape (x, flat) }}"""
     arrays = {**arrays, "flat": np.array([-1])}
     graph = make(text, **{name: np.asarray(array) for name, array in arrays.items()})
     after, _, changed = apply(identity.run, graph)
@@ -140,7 +142,8 @@ def test_its_input_may_be_read_by_a_body(make, run, ops, apply, noise):
 
 
 def test_dead_nodes_and_constants_go_in_one_sweep(make, ops, apply, noise):
-    text = "g (float[2] x, float[2] unused) => (float[2] y) { y = Relu (x) a = Add (x, k) b = Neg (a) }"
+    text = """g (float[2] x, float[2] unused) => (float[2] y) {
+        y = Relu (x) a = Add (x, k) b = Neg (a) }"""
     after, _, changed = apply(dead_nodes.run, make(text, k=noise(2)))
     assert ops(after) == ["Relu"]
     assert [info.name for info in after.inputs] == ["x", "unused"]

@@ -33,7 +33,8 @@ def test_becomes_gemm(make, run, ops, apply, noise, order, shape):
 
 
 def test_gemm_takes_alpha_and_beta_into_its_constants(make, run, ops, apply, noise):
-    text = "g (float[4,6] x) => (float[4,3] y) { y = Gemm <alpha = 0.5, beta = 3.0, transB = 1> (x, w, b) }"
+    text = """g (float[4,6] x) => (float[4,3] y) {
+        y = Gemm <alpha = 0.5, beta = 3.0, transB = 1> (x, w, b) }"""
     graph = make(text, w=noise(3, 6), b=noise(1, 3))
     after, refused, changed = apply(linear.run, graph)
     node = after.nodes()[0]
@@ -94,7 +95,8 @@ def test_integers_stay(make, ops, apply):
 
 
 def test_a_second_reader_keeps_the_product(make, ops, apply, noise):
-    text = "g (float[N,6] x) => (float[N,3] y, float[N,3] z) { [m] p = MatMul (x, w) y = Add (p, b) z = Relu (p) }"
+    text = """g (float[N,6] x) => (float[N,3] y, float[N,3] z) {
+        [m] p = MatMul (x, w) y = Add (p, b) z = Relu (p) }"""
     after, refused, _ = apply(linear.run, make(text, w=noise(6, 3), b=noise(3)))
     assert ops(after) == ["MatMul", "Add", "Relu"]
     assert refused == {"m": "its product has a second reader, so the sum cannot take it in"}

@@ -1,14 +1,14 @@
-"""All passes together: order, reports, and models of several opsets unchanged in what they compute."""
+"""All passes together: their order, their reports, and real models that compute the same."""
 
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from edgeq_converters.read.onnx import read
 
 from edgeq.ir import check
 from edgeq.passes import PASSES, run_all
+from edgeq_converters.read.onnx import read
 
 
 def test_the_order_is_the_tuple(make):

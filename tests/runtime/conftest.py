@@ -1,7 +1,10 @@
 """Tiny models and bundles for the runtime's tests: made in memory, one second at most."""
 
+import importlib
+import itertools
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.bundle import BundleContents, assemble
-from edgeq_runtime import TensorInfo, archive, canonical, manifest
+from edgeq_runtime import archive, canonical, manifest
 from edgeq_runtime.engines import onnxruntime as engine
 
 Files = dict[str, bytes]
@@ -157,6 +160,26 @@ def put() -> Callable[[Mapping[str, bytes], Path], Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def info() -> type[TensorInfo]:
-    return TensorInfo
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """`plugin(name, source)` installs an engine as a third party would: a distribution on the path
+    whose entry point in `edgeq.engines` is a module with this source."""
+    roots = itertools.count()
+    modules = []
+
+    def install(name: str, source: str) -> None:
+        root = tmp_path / f"plugin{next(roots)}"
+        module = f"edgeq_test_engine_{name}"
+        record = root / f"{module}-1.0.dist-info"
+        record.mkdir(parents=True)
+        (root / f"{module}.py").write_text(source)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (record / "entry_points.txt").write_text(f"[edgeq.engines]\n{name} = {module}\n")
+        monkeypatch.setattr(sys, "path", [str(root), *sys.path])
+        importlib.invalidate_caches()
+        sys.modules.pop(module, None)
+        modules.append(module)
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)

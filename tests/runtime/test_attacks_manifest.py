@@ -169,7 +169,7 @@ def setting(path: str, value: object) -> Change:
         ("files", {f"f{i}": {"size": 0, "sha256": "0" * 64} for i in range(64)}, "more than 64"),
         ("files.model\\.onnx", None, "wanted an object"),
         ("golden.generator", "mersenne", "wanted splitmix64"),
-        ("golden.vectors.0.inputs.0.shape", [2**20, 2**20], "at most 67108864 elements"),
+        ("golden.vectors.0.inputs.0.shape", [2**20, 2**20], "at most 268435456 elements"),
         ("golden.vectors.0.inputs.0.low", 2, "`low` is 2.0, wanted at most `high`"),
         ("golden.vectors.0.inputs.0.low", True, "wanted a number"),
         ("golden.vectors.0.inputs.0.low", -1e39, "with `high` what float32 holds"),
@@ -180,7 +180,7 @@ def setting(path: str, value: object) -> Change:
         ("golden.vectors.0.outputs.0.stride", 0, "`stride` is 0"),
         ("golden.vectors.0.outputs.0.size", 4, "wanted 3 elements of float32"),
         ("golden.vectors.0.outputs.0.offset", 4, "a hole in the golden file at 0"),
-        ("golden.vectors.0.outputs.0.name", "z", "a golden output has no rule"),
+        ("golden.vectors.0.outputs.0.name", "z", "golden outputs and rules differ"),
         ("golden.vectors.0.outputs.0.dtype", "float128", "wanted int8 or"),
         ("golden.file", None, "does not end at byte"),
         ("golden.rules.y.rule", "near", "wanted codes or equal or tolerance"),
@@ -200,7 +200,7 @@ def setting(path: str, value: object) -> Change:
             {"rule": "codes", "dtype": "uint8", "scale": 1, "zero_point": 0},
             "golden `y` is float32",
         ),
-        ("golden.rules", {"z": {"rule": "equal"}}, "golden output has no rule"),
+        ("golden.rules", {"z": {"rule": "equal"}}, "golden outputs and rules differ"),
     ],
 )
 def test_a_value_out_of_range(

@@ -128,6 +128,26 @@ def test_a_result_that_is_an_output_is_named(
     assert found.lines == ("Tanh `tanh` runs in float: its result is the output `y`",)
 
 
+def test_the_models_own_input_is_named(graph_of: Any, quantized: Any, covered: Covered) -> None:
+    graph = graph_of(
+        "g (float[1,3,8,8] x) => (y) { [scale] s = Mul(x, k)  y = Conv(s, w) }",
+        {"w": normal(4, 3, 3, 3), "k": np.float32(0.1)},
+    )
+    found = covered(quantized(graph).artifact())
+    assert found.lines == ("Mul `scale` runs in float: its input `x` is the model's",)
+
+
+def test_a_result_that_nothing_reads_is_said(
+    graph_of: Any, quantized: Any, covered: Covered
+) -> None:
+    graph = graph_of(
+        "g (float[1,3,8,8] x) => (y) { y = Conv(x, w)  [dead] d = Tanh(y) }",
+        {"w": normal(4, 3, 3, 3)},
+    )
+    lines = covered(quantized(graph).artifact()).lines
+    assert lines in ((), ("Tanh `dead` runs in float: nothing reads its result",))
+
+
 def test_shapes_and_masks_are_not_counted(graph_of: Any, covered: Covered) -> None:
     graph = graph_of(
         """g (float[n,3] x) => (float[m] y) {

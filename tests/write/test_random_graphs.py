@@ -20,7 +20,7 @@ LIGHT = {
     "AveragePool": "AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> ({x})",
     "Transpose": "Transpose <perm = [0,1,3,2]> ({x})",
     "Tanh": "Tanh({x})",
-    "HardSwish": "HardSwish({x})",
+    "HardSigmoid": "HardSigmoid({x})",
     "Sub": "Sub({x}, {y})",
     "Add": "Add({x}, {y})",
     "Mul": "Mul({x}, {y})",

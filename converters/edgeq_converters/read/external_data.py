@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from onnx import TensorProto
 
 from edgeq.errors import EdgeqError
-from edgeq_converters.read.files import MAX_BYTES, reason, refuse_size
+from edgeq_converters.read.files import reason, refuse_size
 from edgeq_converters.read.findings import quote
 
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
@@ -62,18 +62,18 @@ class ExternalData:
         return int(text)
 
     def _range(self, location: str, offset: int, length: int, label: str) -> bytes:
-        parts = self._parts(location, label)
-        descriptor = self._open(parts, location, label)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            self._check_file(status, location, label)
-            if offset + length > status.st_size or offset + length > MAX_BYTES * 2:
+        descriptor = self._open(self._parts(location, label), location, label)
+        try:
+            size = self._checked_size(os.fstat(descriptor), location, label)
+            if offset + length > size:
                 self._refuse(
                     f"{label} wants bytes {offset:,} to {offset + length:,} of {quote(location)}, "
-                    f"which has {status.st_size:,}"
+                    f"which has {size:,}"
                 )
-            file.seek(offset)
-            data = file.read(length)
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            data = _read_exactly(descriptor, length)
+        finally:
+            os.close(descriptor)
         if len(data) != length:
             self._refuse(f"{quote(location)} became shorter while it was read")
         return data
@@ -118,7 +118,7 @@ class ExternalData:
         if not Path(os.path.realpath(path)).is_relative_to(root):
             self._refuse(f"{label} is at {quote(location)}, outside the model's folder")
 
-    def _check_file(self, status: os.stat_result, location: str, label: str) -> None:
+    def _checked_size(self, status: os.stat_result, location: str, label: str) -> int:
         if not stat.S_ISREG(status.st_mode):
             self._refuse(f"{label} is at {quote(location)}, which is not a regular file")
         if status.st_nlink != 1:
@@ -126,6 +126,7 @@ class ExternalData:
                 f"{label} is at {quote(location)}, which has {status.st_nlink} names (hard links)",
                 _COPY_HINT,
             )
+        return status.st_size
 
     def _refuse(self, text: str, *hints: str) -> None:
         raise EdgeqError("external-data", f"{self.model}: {text}", *hints)
@@ -141,6 +142,16 @@ def _entries(tensor: TensorProto, model: str, label: str) -> dict[str, str]:
             )
         entries[entry.key] = entry.value
     return entries
+
+
+def _read_exactly(descriptor: int, length: int) -> bytes:
+    """`length` bytes, fewer where the file ends first."""
+    parts: list[bytes] = []
+    missing = length
+    while missing and (part := os.read(descriptor, min(missing, 1 << 24))):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
 
 
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:

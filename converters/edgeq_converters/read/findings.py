@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeq.errors import EdgeqError
 
 _LISTED = 8
+_WHERE = re.compile(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\)")
 _NAME_LENGTH = 60
 
 # The error carries the slug of the first kind found, in this order: what is broken outright
@@ -68,7 +70,11 @@ def counted(number: int, one: str, many: str) -> str:
 def one_line(said: str, limit: int = 200) -> str:
     """What a library said, on one line, without the paths of its own sources."""
     text = " ".join(said.split())
+    where = _WHERE.search(text)
     for marker in ("failed: ", "[ShapeInferenceError] ", "[TypeInferenceError] "):
         text = text.rpartition(marker)[2] if marker in text else text
+    if where is not None and where[0] not in text:
+        named = f" (node {quote(where[2])})" if where[2] else ""
+        text = f"`{where[1]}`{named}: {text}"
     clean = "".join(letter if letter.isprintable() else "?" for letter in text)
     return clean.strip().rstrip(".")[:limit] or "no reason given"

@@ -10,6 +10,7 @@ from edgeq_converters.read import operators
 from edgeq_converters.read.findings import Findings, quote
 from edgeq_converters.read.structure import MAX_NODES
 
+MAX_DEPTH = 64
 Key = tuple[str, str]
 
 
@@ -50,7 +51,7 @@ def _size(
     key: Key, functions: Mapping[Key, FunctionProto], sizes: dict[Key, int], path: tuple[Key, ...]
 ) -> int | None:
     """Nodes after expansion (a Python int: it may be astronomic); None if `key` reaches itself."""
-    if key in path or len(path) > 64:
+    if key in path or len(path) > MAX_DEPTH:
         return None
     if key in sizes:
         return sizes[key]
@@ -67,3 +68,16 @@ def _size(
 
 def _called(key: Key) -> str:
     return quote(f"{key[0]}::{key[1]}" if key[0] else key[1])
+
+
+def fill_defaults(model: ModelProto) -> None:
+    """Write a function's default attributes into each call that leaves them out.
+
+    onnx 1.23.2 forgets them when it expands the call, and the operator's own default is used.
+    """
+    defaults = {(item.domain, item.name): item.attribute_proto for item in model.functions}
+    for node in operators.every_node(model):
+        given = {attribute.name for attribute in node.attribute}
+        for default in defaults.get((node.domain, node.op_type), ()):
+            if default.name not in given:
+                node.attribute.add().CopyFrom(default)

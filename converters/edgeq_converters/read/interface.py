@@ -36,8 +36,7 @@ def check(model: ModelProto, found: Findings) -> None:
     for info in model.graph.input:
         _check_type(info, "input", found)
     for info in model.graph.output:
-        if info.type.WhichOneof("value") is not None:
-            _check_type(info, "output", found)
+        _check_type(info, "output", found)
     if not model.graph.output:
         found.add("invalid-model", "the graph has no output")
 
@@ -50,8 +49,6 @@ def _check_type(info: ValueInfoProto, role: str, found: Findings) -> None:
         found.add("unsupported-type", f"{called} is not a tensor ({what})")
         return
     element = info.type.tensor_type.elem_type
-    if element == TensorProto.UNDEFINED and role == "output":
-        return
     if element not in _TYPES:
         known = element in TensorProto.DataType.values()
         name = TensorProto.DataType.Name(element) if known else f"type {element}"

@@ -75,8 +75,13 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
     notes += interface.fix_shapes(model, shapes, path.name)
     interface.require_ranks(model, path.name)
     text.keep_foreign_value_info(model)
-    model = opset.convert(model, known, found)
-    graph, more = to_graph(model, arrays, order, found)
+    try:
+        model = opset.convert(model, known, found)
+        graph, more = to_graph(model, arrays, order, found)
+    except EdgeqError as error:
+        if error.slug != "onnx-failed":
+            raise
+        raise EdgeqError("onnx-failed", f"{path.name}: {error.message}", *error.hints) from error
     check(graph)
     notes = [*_version_notes(known.default, source_ir), *notes, *more]
     return ReadResult(graph, known.default, source_ir, tuple(notes), digest.hexdigest(), size)

@@ -95,6 +95,8 @@ def _problem(domain: str, op_type: str, known: Opsets) -> tuple[str, str] | None
     if domain not in known.versions:
         return "unsupported-opset", f"{called} is of a domain without an opset import"
     version = known.versions[domain]
+    if not domain and not LOWEST_OPSET <= version <= onnx.defs.onnx_opset_version():
+        return None  # the opset itself is refused
     if domain == CONTRIB:
         if op_type in CPU_OPERATORS:
             return None

@@ -6,7 +6,7 @@ from onnx import ModelProto
 
 from edgeq.ir import IR_VERSION, OPSET
 from edgeq.ir.isolated import onnx_child
-from edgeq_converters.read import operators
+from edgeq_converters.read import functions, operators
 from edgeq_converters.read.findings import Findings, listed, one_line
 
 
@@ -15,6 +15,7 @@ def convert(model: ModelProto, known: operators.Opsets, found: Findings) -> Mode
 
     What has no equal at `OPSET` is named in the error. `model` is not usable afterwards.
     """
+    functions.fill_defaults(model)
     model.ir_version = IR_VERSION
     del model.opset_import[:]
     versions = {**known.versions, "": known.default}

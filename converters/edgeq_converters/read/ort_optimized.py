@@ -198,6 +198,7 @@ class _Neighbours:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.constants = {tensor.name for tensor in graph.initializer}
+        self.inputs = {value.name for value in graph.input}
         self.outputs = {value.name for value in graph.output}
         self.makers = {name: node for node in graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
@@ -227,6 +228,8 @@ class _Neighbours:
             maker = self._maker(name)
             if maker is not None and maker not in quantized:
                 return f"its input `{name}` comes from {_called(maker)}"
+            if name in self.inputs:
+                return f"its input `{name}` is the model's"
         for reader in after:
             if not _is(reader, "Quantize"):
                 return f"its result goes to {_called(reader)} before it is quantized"
@@ -236,6 +239,8 @@ class _Neighbours:
         for name in node.output:
             if name in self.outputs:
                 return f"its result is the output `{name}`"
+        if not after:
+            return "nothing reads its result"
         return "the engine has no int8 kernel that fits it"
 
     def _maker(self, name: str) -> onnx.NodeProto | None:
@@ -254,4 +259,5 @@ def _is(node: onnx.NodeProto, word: str) -> bool:
 
 
 def _called(node: onnx.NodeProto) -> str:
-    return f"{_plain_name(node.op_type)} `{_TOKEN.sub('', node.name)}`"
+    name = node.name or (node.output[0] if node.output else "")
+    return f"{_plain_name(node.op_type)} `{_TOKEN.sub('', name)}`"

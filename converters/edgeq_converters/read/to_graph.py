@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from edgeq.ir import Graph, constant_tensor, dtype_of
+from edgeq.ir import Graph, constant_tensor
 from edgeq.ir.inference import SMALL_BYTES, InferenceFailure, infer
 from edgeq_converters.read import tensors
 from edgeq_converters.read.findings import Findings, counted, one_line, quote
@@ -88,7 +88,7 @@ def to_graph(
         notes.append(f"{counted(lifted, 'Constant node', 'Constant nodes')} stored as initializers")
     declared = {value.name: value.shape for value in inner.graph.outputs}
     _infer(inner, found)
-    notes += _settle_outputs(inner.graph, declared, found)
+    notes += _settle_outputs(inner.graph, declared)
     return Graph(inner), tuple(notes)
 
 
@@ -169,16 +169,11 @@ def _infer(model: onnx_ir.Model, found: Findings) -> None:
 
 
 def _settle_outputs(
-    graph: onnx_ir.Graph, declared: Mapping[str | None, onnx_ir.Shape | None], found: Findings
+    graph: onnx_ir.Graph, declared: Mapping[str | None, onnx_ir.Shape | None]
 ) -> tuple[str, ...]:
     """Outputs as computed; a declared size is believed where inference knows none, and said not."""
     notes: list[str] = []
     for value in graph.outputs:
-        if value.type is None or not dtype_of(value):
-            found.add(
-                "unsupported-type", f"the type of output {quote(value.name or '')} is unknown"
-            )
-            continue
         said, known = declared[value.name], value.shape
         if said is None or known is None:
             continue
@@ -188,7 +183,6 @@ def _settle_outputs(
             continue
         pairs = zip(said, known, strict=True)
         value.shape = onnx_ir.Shape([k if isinstance(k, int) or k.value else s for s, k in pairs])
-    found.raise_any()
     return tuple(notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """One output over all vectors. `max_lsb` only for rule "codes": steps of its scale."""
+    """One output over all vectors. `max_lsb` only for rule "codes": steps of its scale.
+
+    A wrong shape or type, NaN and infinity are a `max_error` of infinity (null in JSON).
+    """
 
     name: str
     rule: str
@@ -131,7 +135,7 @@ class OutputCheck:
             "rule": self.rule,
             "compared": self.compared,
             "mismatches": self.mismatches,
-            "max_error": self.max_error,
+            "max_error": self.max_error if math.isfinite(self.max_error) else None,
             "tolerance": self.tolerance,
             "max_lsb": self.max_lsb,
         }
@@ -219,7 +223,7 @@ class Comparison:
             wrong = picked != want if limit is None else ~(error <= limit)
         self.mismatches += int(np.count_nonzero(wrong))
         if want.size:
-            worst = float(np.nan_to_num(error, nan=np.inf).max())
+            worst = float(np.where(np.isnan(error), np.inf, error).max())
             self.max_error = max(self.max_error, worst)
 
     def result(self) -> OutputCheck:
@@ -239,7 +243,8 @@ class Comparison:
 
 def compare(session: Any, golden: Golden, data: bytes) -> tuple[OutputCheck, ...]:
     """Run every vector on `session` and compare; `data` is the golden file."""
-    sums = {name: Comparison(name, rule) for name, rule in golden.rules.items()}
+    names = [output.name for vector in golden.vectors[:1] for output in vector.outputs]
+    sums = {name: Comparison(name, golden.rules[name]) for name in names}
     for vector in golden.vectors:
         got = session.run({row.name: row.array() for row in vector.inputs})
         for output in vector.outputs:

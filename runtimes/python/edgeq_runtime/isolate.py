@@ -7,6 +7,7 @@ in JSON lines on a private copy of its stdout, and ends itself by an alarm shoul
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -59,8 +60,7 @@ def probe(
             f"{engine} did not load and run the model within {timeout_s:g} s",
         ) from None
     finally:
-        process.kill()
-        process.wait()
+        _end(process)
     _judge(process.returncode, answer, engine)
 
 
@@ -121,6 +121,16 @@ def _talk(process: subprocess.Popen[bytes], stream: Sequence[bytes], timeout_s: 
     """Send everything, then read until the child is done; a child that died early is no error."""
     answer, _ = process.communicate(b"".join(stream), timeout=timeout_s)
     return answer
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Nothing stays behind: no child, no open pipe."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what was never read cannot be flushed
+                pipe.close()
+    process.wait()
 
 
 def _judge(returncode: int, answer: bytes, engine: str) -> None:

@@ -18,5 +18,9 @@ MAX_RANK = 16
 MAX_VECTORS = 16
 MAX_GOLDEN_BYTES = 1_000_000
 """Stored golden outputs, all vectors together."""
-MAX_GOLDEN_ELEMENTS = 2**26
+MAX_GOLDEN_ELEMENTS = 2**28
 """Elements of one golden input."""
+MAX_GOLDEN_STEPS = 2**38
+"""Values of an integer golden input: 24 drawn bits times these stay below 2**63."""
+MAX_INTEGER = 2**53
+"""Integers that every JSON reader holds exactly."""

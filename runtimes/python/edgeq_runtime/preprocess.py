@@ -2,7 +2,8 @@
 
 The resize kernel is Pillow's bilinear filter for 8-bit images (Resample.c: triangle filter with
 support scaled when shrinking, 22-bit fixed-point weights, rows first, rounded to 8 bits between
-the passes), so a model evaluated with Pillow or torchvision sees the same pixels. FORMAT.md 7.
+the passes), so a model evaluated with Pillow or torchvision sees the same pixels: bit-equal to
+Pillow 8.4 to 12.0; 13.0 runs the passes in either order and differs by at most 1. FORMAT.md 7.
 """
 
 from __future__ import annotations

@@ -155,6 +155,7 @@ def load(
     if isolate:
         probe(opened.artifact, engine=name, timeout_s=timeout_s)
     module = _import(manifest, name)
+    _check_version(manifest, name, module.version(), host)  # of a distribution under another name
     exact = exact or host.architecture != manifest.cpu.architecture
     warnings += _engine_warnings(manifest, name, module, exact)
     session = module.open_session(opened.artifact, threads=threads, exact=exact)

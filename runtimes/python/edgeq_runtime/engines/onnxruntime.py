@@ -4,7 +4,8 @@ On x86 without VNNI the u8 x s8 kernels add pairs of products in int16 and satur
 onnxruntime #6004). `exact=True` sets `session.x64quantprecision`, which stores such weights as
 uint8 and so computes the exact integers, slower. That option fails to create some sessions
 ("Attempt to replace the existing tensor", seen in 1.31.1); then the graph runs unoptimized, where
-quantized ops are computed in float from the dequantized integers.
+quantized ops are computed in float from the dequantized integers (static Q/DQ graphs only: a
+MatMulInteger saturates either way).
 """
 
 from __future__ import annotations
@@ -222,13 +223,12 @@ def _options(
 
 
 def _create(model: bytes | str, options: Any, without: tuple[str, ...] = ()) -> Any:
-    """No fallback (it prints to stdout), and never settings that a model file brings along."""
+    """`without` names graph optimizers to leave out. No fallback: it prints to stdout."""
     raw = onnxruntime.InferenceSession(
         model,
         options,
         providers=["CPUExecutionProvider"],
         enable_fallback=0,
-        read_config_from_model=0,
         disabled_optimizers=list(without) or None,
     )
     raw._model_bytes = None  # else the file stays in memory beside the session
