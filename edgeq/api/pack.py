@@ -38,7 +38,7 @@ def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
     from edgeq_runtime import golden, reader
 
     with work.stage("Packed") as stage:
-        contents = _contents(work, candidate, out)
+        contents = _contents(work, candidate)
         session = open_exact(candidate.artifact)
         files = bundle.assemble(contents, session.run)
         read = reader.read(files)
@@ -79,7 +79,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
+def _contents(work: Work, candidate: Candidate) -> BundleContents:
     from edgeq.api.building import input_specs
     from edgeq.bundle import BundleContents
 
@@ -87,7 +87,7 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
     quantized = candidate.quantized
     plan = None if quantized is None else quantized.plan
     return BundleContents(
-        name=text_name(out).removesuffix(".edgeq"),
+        name=_name(work, candidate),
         target=work.target.name,
         precision=candidate.precision,
         artifact=candidate.artifact,
@@ -97,7 +97,7 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
         input_ranges=work.tap.ranges,
         exact_kernels="safe" if plan is None or work.engine.pair_safe else "needed",
         **_needs(work.target),
-        card=_card(work, candidate, out),
+        card=_card(work, candidate),
         exact_outputs={}
         if plan is None
         else exact_outputs(graph, plan, work.engine.activation_dtype),
@@ -115,6 +115,12 @@ def _contents(work: Work, candidate: Candidate, out: Path) -> BundleContents:
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
         golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
     )
+
+
+def _name(work: Work, candidate: Candidate) -> str:
+    """What the bundle calls itself, whatever its file is called."""
+    stem = work.prepared.name.removesuffix(".onnx")
+    return f"{stem}-{work.target.name}-{candidate.precision}"
 
 
 def _needs(target: Target) -> dict[str, Any]:
@@ -182,7 +188,7 @@ def float_depth(graph: Graph) -> tuple[int, int]:
     return max(layers, 1), terms
 
 
-def _card(work: Work, candidate: Candidate, out: Path) -> str:
+def _card(work: Work, candidate: Candidate) -> str:
     from edgeq import __version__
     from edgeq_runtime import engines
 
@@ -190,7 +196,7 @@ def _card(work: Work, candidate: Candidate, out: Path) -> str:
     quantized = candidate.quantized
     return card(
         CardFacts(
-            name=text_name(out).removesuffix(".edgeq"),
+            name=_name(work, candidate),
             model=work.prepared.summary(),
             target=work.target.name,
             target_title=work.target.title,

@@ -46,6 +46,7 @@ def strings(path: Path) -> set[str]:
     return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}
 
 
+@pytest.mark.checkout
 def test_every_raised_slug_has_a_row() -> None:
     unknown = [
         f"{path.relative_to(ROOT)}:{line}: {slug}"
@@ -56,6 +57,7 @@ def test_every_raised_slug_has_a_row() -> None:
     assert unknown == []
 
 
+@pytest.mark.checkout
 def test_every_row_is_raised_somewhere() -> None:
     used = set().union(*(strings(path) for path in sources() if path not in TABLES))
     used |= {slug for path in TABLES for slug, _ in raised_literals(path)}

@@ -311,10 +311,10 @@ def test_the_tests_pass_against_the_installed_wheel(
 ) -> None:
     """A copy of tests/ with no checkout beside it, so every import is the wheel's."""
     sdk.run("pip", "install", "--quiet", f"{dists.sdk}[dev]", "--find-links", str(dists.folder))
-    shutil.copytree(
-        repository / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    shutil.copytree(repository / "examples", tmp_path / "examples")
+    for name in ("tests", "examples", "targets"):
+        shutil.copytree(
+            repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     project = (repository / "pyproject.toml").read_text()
     table = project.partition("[tool.pytest.ini_options]")[2].partition("\n[tool.")[0]
     kept = [line for line in table.splitlines() if not line.startswith("pythonpath")]
