@@ -51,6 +51,7 @@ docs: $(STAMP) ## Write the generated pages of docs/ anew
 
 bench: $(STAMP) ## Measure start-up and memory (minutes)
 	$(BIN)/python bench/cli_start.py
+	$(BIN)/python bench/runtime_overhead.py
 	$(BIN)/python bench/calibration_memory.py
 
 fuzz: $(STAMP) ## Read N mutated models: make fuzz N=20000

@@ -144,18 +144,7 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "outputs": [_tensor(info) for info in c.outputs],
         "input_specs": {name: spec.to_json() for name, spec in c.input_specs.items()},
         "labels": None if c.labels is None else list(c.labels),
-        "engine": {
-            "name": c.engine,
-            "measured": c.engine_measured,
-            "minimum": c.engine_minimum,
-            "known_bad": dict(c.engine_known_bad),
-        },
-        "exact_kernels": c.exact_kernels,
-        "cpu": {
-            "architecture": c.architecture,
-            "required": list(c.required_features),
-            "fast": list(c.fast_features),
-        },
+        **_needs(c),
         "ops": c.ops,
         "left_in_float": c.left_in_float,
         "quality": c.quality,
@@ -167,6 +156,24 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "files": {
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
+        },
+    }
+
+
+def _needs(c: BundleContents) -> dict[str, Any]:
+    """What the artifact asks of a device."""
+    return {
+        "engine": {
+            "name": c.engine,
+            "measured": c.engine_measured,
+            "minimum": c.engine_minimum,
+            "known_bad": dict(c.engine_known_bad),
+        },
+        "exact_kernels": c.exact_kernels,
+        "cpu": {
+            "architecture": c.architecture,
+            "required": list(c.required_features),
+            "fast": list(c.fast_features),
         },
     }
 

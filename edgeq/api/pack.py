@@ -94,7 +94,7 @@ def _contents(work: Work, candidate: Candidate) -> BundleContents:
         artifact_file=ARTIFACT_NAME,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        input_ranges=work.tap.ranges,
+        input_ranges={info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges,
         exact_kernels="safe" if plan is None or work.engine.pair_safe else "needed",
         **_needs(work.target),
         card=_card(work, candidate),

@@ -102,11 +102,8 @@ def _picked(node: onnx_ir.Node, count: int) -> Array | None:
     one_each = [array.reshape(-1) for array in operands if array is not None]
     if len(one_each) < 2 or any(len(array) != 1 for array in one_each):
         return None
-    start, end, axis, step = (
-        (*(int(array[0]) for array in one_each), 0, 1)[:4]
-        if len(one_each) == 2
-        else (*(int(array[0]) for array in one_each), 1)[:4]
-    )
+    given = (int(array[0]) for array in one_each)
+    start, end, axis, step = (*given, *(0, 1)[len(one_each) - 2 :])
     return index[start:end:step] if step and axis in (0, -1) else None
 
 

@@ -288,6 +288,8 @@ def test_a_known_bad_version_is_refused_before_it_is_imported(
     monkeypatch.setitem(engines.ENGINES, "onnxruntime", "must.not.be.imported")
     with pytest.raises(EdgeqError, match=r"^onnxruntime 1\.21\.0 is known to be bad: .*SIGILL"):
         load(float_bundle, cpu=PI4)
+    with pytest.raises(EdgeqError, match=r"\[missing-engine\]"):
+        load(float_bundle, cpu=PI)  # fine on a Pi 5: it goes on to the import
 
 
 def test_an_engine_that_is_not_installed(

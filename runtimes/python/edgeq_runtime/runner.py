@@ -218,14 +218,23 @@ def _check_version(manifest: Manifest, name: str, version: str | None, host: Cpu
             f"{name} {version} is older than {manifest.engine.minimum}, which this bundle needs",
             install,
         )
-    effect = engines.KNOWN_BAD.get((name, ".".join(map(str, parts(version))), host.architecture))
-    if effect is None and host.architecture == manifest.cpu.architecture:
-        bad = manifest.engine.known_bad
-        effect = next((bad[row] for row in bad if parts(row) == parts(version)), None)
+    effect = _known_effect(manifest, name, version, host)
     if effect is not None:
         raise EdgeqError(
             "engine-version", f"{name} {version} is known to be bad: {effect}", install
         )
+
+
+def _known_effect(manifest: Manifest, name: str, version: str, host: Cpu) -> str | None:
+    """What is known to happen with this version: the runtime's table, then the target's own."""
+    for engine, bad, architecture, without, effect in engines.KNOWN_BAD:
+        here = architecture == host.architecture and host.features and without not in host.features
+        if engine == name and parts(bad) == parts(version) and here:
+            return effect
+    if host.architecture != manifest.cpu.architecture:
+        return None
+    known = manifest.engine.known_bad
+    return next((known[row] for row in known if parts(row) == parts(version)), None)
 
 
 def _engine_warnings(

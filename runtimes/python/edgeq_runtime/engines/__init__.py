@@ -11,11 +11,11 @@ from typing import Any
 from edgeq_runtime.errors import EdgeqError
 
 ENGINES: dict[str, str] = {"onnxruntime": "edgeq_runtime.engines.onnxruntime"}
-KNOWN_BAD: dict[tuple[str, str, str], str] = {
-    # (engine, version, architecture) -> what happens; asked before the engine is imported.
+KNOWN_BAD: tuple[tuple[str, str, str, str, str], ...] = (
+    # (engine, version, architecture, on cpus without, what happens); asked before the import.
     # onnxruntime #23957, #24112: fine on a Cortex-A76, dead on a Cortex-A72.
-    ("onnxruntime", "1.21.0", "aarch64"): "its import dies with SIGILL on Raspberry Pi 4 and older",
-}
+    ("onnxruntime", "1.21.0", "aarch64", "asimddp", "its import dies with SIGILL on this cpu"),
+)
 ENTRY_POINTS = "edgeq.engines"  # engines of third parties: name -> module
 
 
