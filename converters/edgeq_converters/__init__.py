@@ -1,1 +1,1 @@
-"""The only code that knows file formats: `read` makes a `Graph`, `write` lowers one with its plan."""
+"""The only code that knows file formats: `read` makes a `Graph`, `write` lowers one by its plan."""

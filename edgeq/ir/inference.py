@@ -63,14 +63,22 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
 
 
 def _apply(value: onnx_ir.Value, proto: TypeProto) -> None:
-    found = onnx_ir.serde.deserialize_type_proto_for_type(proto)
+    if not _has_a_form(proto):
+        return
+    value.type = onnx_ir.serde.deserialize_type_proto_for_type(proto)
     shape = onnx_ir.serde.deserialize_type_proto_for_shape(proto)
-    if found is not None:
-        value.type = found
     if shape is not None:
         value.shape = onnx_ir.Shape([_dimension(size) for size in shape])
     elif not value.is_graph_output() and _in_standard(value):
         value.shape = None
+
+
+def _has_a_form(proto: TypeProto) -> bool:
+    """Whether onnx-ir can hold it: no maps, nothing whose element type is unknown."""
+    kind = proto.WhichOneof("value")
+    if kind in ("sequence_type", "optional_type"):
+        return _has_a_form(getattr(proto, kind).elem_type)
+    return kind in ("tensor_type", "sparse_tensor_type") and getattr(proto, kind).elem_type != 0
 
 
 def _in_standard(value: onnx_ir.Value) -> bool:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,15 +44,16 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
     folder = tmp_path_factory.mktemp("cpu")
     fake, wrapper = folder / "cpuinfo", folder / "python"
     fake.write_text(_cpuinfo(), encoding="utf-8")
-    qemu = ("qemu-x86_64-static", "-cpu", MODEL, sys.executable)
+    program = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64") or ""
+    qemu = (program, "-cpu", MODEL, sys.executable)
     wrapper.write_text(f'#!/bin/sh\nexec {" ".join(qemu)} "$@"\n', encoding="utf-8")
     wrapper.chmod(0o755)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(row for row in sys.path if row)}
 
     def run(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        program = (*qemu, "-c", BOOTSTRAP.format(code=code), str(wrapper))
+        python = (*qemu, "-c", BOOTSTRAP.format(code=code), str(wrapper))
         return subprocess.run(
-            [*UNSHARE, str(fake), *program, *map(str, arguments)],
+            [*UNSHARE, str(fake), *python, *map(str, arguments)],
             check=False,
             capture_output=True,
             text=True,

@@ -81,3 +81,37 @@ def test_a_negative_size_out_of_a_constant(model, refusal):
     error = refusal(model(SIZES, s=np.array([-1], np.int64)))
     assert error.slug == "invalid-model"
     assert "`ConstantOfShape` (node `ConstantOfShape_0`)" in error.message
+
+
+def test_a_map_declared_in_a_body(model, refusal):
+    """SerdeError in onnx_ir: maps are not supported (seed 7, file 15137)."""
+    made = model(
+        """g (int64 n, bool c, float[3] x) => (float[3] y) {
+            y = Loop (n, c, x) <body = b (int64 i, bool d, float[3] s) => (bool e, float[3] t) {
+                e = Identity (d)  t = Add (s, s) }> }"""
+    )
+    body = made.graph.node[0].attribute[0].g
+    body.output[1].type.map_type.key_type = 7
+    error = refusal(made)
+    assert error.slug == "unsupported-type"
+    assert "cannot be represented: Map types are not supported yet" in error.message
+
+
+def test_strings_in_external_data(model, refusal):
+    """TypeError in onnx_ir: read before the refusal (seed 7, file 23229)."""
+    made = model("g (float[2] x) => (float[2] y) { k = Identity (s) y = Relu (x) }")
+    tensor = TensorProto(name="s", data_type=TensorProto.STRING, dims=[2])
+    tensor.data_location = TensorProto.EXTERNAL
+    made.graph.initializer.append(tensor)
+    error = refusal(made)
+    assert error.slug == "unsupported-type"
+    assert error.message == "m.onnx: tensor `s` keeps strings in external data"
+
+
+def test_a_map_in_the_middle(model, load):
+    """scikit-learn's exports end in ZipMap; where only the scores are taken it stays unread."""
+    text = """g (float[N,2] x) => (float[N,2] y) {
+        m = ai.onnx.ml.ZipMap <classlabels_int64s = [0,1]> (x)
+        y = Relu (x) }"""
+    graph, _ = run_all(load(model(text, '"": 17, "ai.onnx.ml": 3')).graph)
+    assert [node.op_type for node in graph.nodes()] == ["Relu"]

@@ -131,7 +131,7 @@ def _load_external(model: ModelProto, path: Path) -> external_data.ExternalData:
     """Every tensor that lies in another file, brought in through the containment check."""
     outside = external_data.ExternalData(path.parent, path.name)
     for tensor in tensors.tensors(model.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL and tensors.is_sound(tensor):
             tensors.load_external(tensor, outside.read)
     return outside
 

@@ -63,7 +63,11 @@ def _require_text(items: Iterable[object], where: str) -> None:
 def keep_foreign_value_info(model: ModelProto) -> None:
     """Forget stored shapes, which inference finds again, but for those only the file knows."""
     foreign = {name for node in model.graph.node if node.domain for name in node.output}
-    kept = [info.SerializeToString() for info in model.graph.value_info if info.name in foreign]
+    kept = [
+        info.SerializeToString()
+        for info in model.graph.value_info
+        if info.name in foreign and info.type.HasField("tensor_type")
+    ]
     del model.graph.value_info[:]
     for data in kept:
         model.graph.value_info.add().ParseFromString(data)

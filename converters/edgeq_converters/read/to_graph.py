@@ -74,12 +74,7 @@ def to_graph(
     model: ModelProto, arrays: Arrays, order: Iterable[str], found: Findings
 ) -> tuple[Graph, tuple[str, ...]]:
     """The `Graph` of `model` with the arrays put back as initializers, and notes."""
-    try:
-        inner = onnx_ir.serde.deserialize_model(model)
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as failure:
-        found.add("invalid-model", f"cannot be represented: {one_line(str(failure))}")
-        found.raise_any()
-        raise AssertionError("unreachable") from failure
+    inner = _represent(model, found)
     _put_back(inner.graph, arrays)
     lifted = _lift_constants(inner.graph)
     _restore_order(inner.graph, order)
@@ -90,6 +85,21 @@ def to_graph(
     _infer(inner, found)
     notes += _settle_outputs(inner.graph, declared)
     return Graph(inner), tuple(notes)
+
+
+def _represent(model: ModelProto, found: Findings) -> onnx_ir.Model:
+    """As onnx-ir has it; it knows no maps, which a body may declare."""
+    try:
+        return onnx_ir.serde.deserialize_model(model)
+    except (onnx_ir.serde.SerdeError, ValueError, TypeError, KeyError, AttributeError) as failure:
+        cause: BaseException = failure
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        is_missing = isinstance(cause, NotImplementedError)
+        slug = "unsupported-type" if is_missing else "invalid-model"
+        found.add(slug, f"cannot be represented: {one_line(str(cause))}")
+        found.raise_any()
+        raise AssertionError("unreachable") from failure
 
 
 def _put_back(graph: onnx_ir.Graph, arrays: Arrays) -> None:
