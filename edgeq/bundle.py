@@ -380,7 +380,10 @@ def _write(files: Mapping[str, bytes], out: Path, packaging: str, force: bool) -
 
 
 def _check_replaceable(out: Path, force: bool) -> None:
-    """A folder is replaced on request only, and never one that holds something else."""
+    """A folder is replaced on request only, and never one that holds something else; a device or
+    a pipe never: a rename would put a file in its place."""
+    if os.path.lexists(out) and out.exists() and not (out.is_file() or out.is_dir()):
+        raise EdgeqError("output-exists", f"`{out.name}` is a device or a pipe, not replaced")
     if not out.is_dir():
         return
     if not force:

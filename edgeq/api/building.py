@@ -146,11 +146,13 @@ def _require_writable(out: Path, settings: BuildSettings) -> None:
 
 
 def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work, Evaluated | None]:
+    from edgeq.api.pack import read_labels
     from edgeq.api.stages import Evaluated, Work
     from edgeq.quality import check_names, open_evaluation, parse_gate
 
     settings = request.settings
     registry.resolve("algorithms", settings.algo)
+    labels = None if settings.labels is None else read_labels(Path(settings.labels))
     _require_engine(target)
     rules = parse_gate(settings.gate)
     check_names(rules, () if request.evaluate is None else None)
@@ -163,6 +165,7 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         prepared=prepared,
         tap=tap,
         calibrated=request.data is not None,
+        labels=labels,
         stage=stage,
         notes=list(prepared.read.notes),
     )
@@ -258,8 +261,9 @@ def _data_name(data: Any, description: str) -> str:
 
 def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work) -> None:
     if settings.precision == "auto":
+        given = "calibration data was given" if work.calibrated else "synthetic data was asked for"
         because = (
-            "calibration data was given; fp32 if its gate fails"
+            f"{given}; fp32 if its gate fails"
             if rungs[0] == "int8"
             else "no calibration data was given"
         )

@@ -102,7 +102,7 @@ def _contents(work: Work, candidate: Candidate) -> BundleContents:
         if plan is None
         else exact_outputs(graph, plan, work.engine.activation_dtype),
         input_specs=input_specs(work.settings),
-        labels=None if work.settings.labels is None else read_labels(Path(work.settings.labels)),
+        labels=work.labels,
         model=work.prepared.summary(),
         ops=candidate.ops,
         left_in_float=[op.to_json() for op in candidate.left_in_float],

@@ -70,6 +70,7 @@ class Work:
     prepared: Prepared
     tap: Tap
     calibrated: bool
+    labels: tuple[str, ...] | None
     stage: Callable[[str], Any]
     notes: list[str] = field(default_factory=list)
 

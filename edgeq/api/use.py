@@ -119,6 +119,7 @@ def run(
     """Run every sample of `data`; save outputs to `out` (npz), summarise them, pick the best."""
     from edgeq.data import open_source
 
+    saved = None if out is None else _npz_path(Path(out))
     with opened(artifact, input, exact=False) as model:
         source = open_source(data, inputs=model.inputs, specs=model.specs, limit=samples)
         collected: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in model.outputs}
@@ -138,7 +139,7 @@ def run(
             samples=count,
             outputs=tuple(_summary(name, array) for name, array in stacked.items()),
             top=_best(stacked, topk, model.labels),
-            out=None if out is None else _save(Path(out), stacked),
+            out=None if saved is None else _save(saved, stacked),
             engine=model.engine,
             kernels=model.session.mode,
             warnings=model.warnings,
@@ -205,20 +206,29 @@ def _best(
     )
 
 
-def _save(out: Path, arrays: Arrays) -> str:
-    """Write an npz beside its final name and rename it, so that no half file is left."""
-    import numpy as np
-
+def _npz_path(out: Path) -> Path:
+    """Where the outputs go, refused before any work where no file can be."""
     from edgeq.errors import EdgeqError
 
     path = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     if out.is_dir() or (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise EdgeqError("no-such-folder", f"`{path}` is not a file that can be written")
+    return path
+
+
+def _save(path: Path, arrays: Arrays) -> str:
+    """Write an npz beside its final name and rename it, so that no half file is left."""
+    import numpy as np
+
+    plain = {
+        name: array.astype(np.str_) if array.dtype == object else array
+        for name, array in arrays.items()
+    }
     partial = path.with_name(f".{path.name}.edgeq-partial")
     partial.unlink(missing_ok=True)
     try:
         with partial.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **plain)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -426,11 +426,10 @@ def _limited(
 # -- folders ------------------------------------------------------------------------------------
 
 
-def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int | None) -> Source:
-    """One sample a file: `folder/*.npy` for one input, `folder/INPUT/*.npy` with equal file names
-    for several. Files are taken in the order of their names.
-    """
-    columns = _folder_columns(folder, inputs, specs)
+def _common_names(
+    columns: Mapping[str, Mapping[str, Path]], inputs: Sequence[TensorInfo], folder: Path
+) -> list[str]:
+    """The file names, in order, which are the same for every input."""
     names = sorted(columns[inputs[0].name])
     for info in inputs[1:]:
         odd = sorted(set(names) ^ set(columns[info.name]))
@@ -440,6 +439,15 @@ def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int
                 f"{folder}: `{odd[0]}` is not there for every input",
                 "give each input the same file names",
             )
+    return names
+
+
+def _folder(folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int | None) -> Source:
+    """One sample a file: `folder/*.npy` for one input, `folder/INPUT/*.npy` with equal file names
+    for several. Files are taken in the order of their names.
+    """
+    columns = _folder_columns(folder, inputs, specs)
+    names = _common_names(columns, inputs, folder)
     chosen = [names[index] for index in evenly_spaced(len(names), limit)]
     notes = (
         []

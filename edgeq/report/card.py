@@ -54,7 +54,7 @@ def card(facts: CardFacts) -> str:
 def megabytes(size_bytes: float) -> str:
     """Decimal units, three significant digits: `14.0 MB`, `3.6 kB`, `812 B`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= size:
+        if size_bytes >= size * 0.9995:  # what rounds up to 1000 of the smaller unit
             return f"{size_bytes / size:.3g} {unit}"
     return f"{size_bytes:g} B"
 
