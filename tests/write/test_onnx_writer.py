@@ -57,7 +57,7 @@ def parsed(data: bytes) -> onnx.ModelProto:
 
 
 def run(data: bytes, feeds: Any) -> dict[str, np.ndarray]:
-    return engine.open_session(data, threads=1).run(dict(feeds))
+    return engine.open_session(data, threads=1, exact=True).run(dict(feeds))
 
 
 def test_the_float_file_computes_what_the_graph_does(small: Graph, samples_of: Any) -> None:
