@@ -81,7 +81,11 @@ class Work:
     def pass_counts(self) -> tuple[str, ...]:
         """One line a pass that changed something; which nodes is in the result's `optimized`."""
         reports = self.prepared.reports
-        return tuple(f"{r.name}: {len(r.changed)} changes" for r in reports if r.changed)
+        return tuple(
+            f"{r.name}: {len(r.changed)} change{'s' * (len(r.changed) > 1)}"
+            for r in reports
+            if r.changed
+        )
 
 
 def quantize(work: Work) -> Quantized:
