@@ -18,6 +18,7 @@ def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((scores.reshape(len(labels), -1).argmax(axis=1) == labels).mean())
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("target", TARGETS)
 def test_digits(repository: Path, tmp_path: Path, target: str) -> None:
     folder, out = repository / "examples" / "digits", tmp_path / "digits.edgeq"

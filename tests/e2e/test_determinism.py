@@ -10,6 +10,8 @@ import pytest
 
 import edgeq
 
+pytestmark = pytest.mark.checkout
+
 FLAGS = ("--target", "rpi5", "--int8", "--metric", "top1", "--gate", "top1>=-1pt")
 Build = Callable[..., Path]
 

@@ -1,5 +1,7 @@
 """An x86 processor without VNNI: QEMU's user mode, and a /proc/cpuinfo that agrees with it."""
 
+import fcntl
+import json
 import os
 import platform
 import re
@@ -8,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,12 +31,33 @@ UNSHARE = (
 BOOTSTRAP = "import sys; sys.executable = sys.argv.pop(1); {code}"
 
 Emulated = Callable[..., subprocess.CompletedProcess[str]]
+Once = Callable[[str, Callable[[Path], Any]], tuple[Path, Any]]
 
 
 def _cpuinfo() -> str:
     host = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     text = re.sub(r"(?m)^flags\t*: .*$", f"flags\t\t: {FLAGS}", host)
     return re.sub(r"(?m)^model name\t*: .*$", "model name\t: emulated Haswell", text)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)` is (folder, make(folder)), made by one of the run's processes for all."""
+
+    def run(name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+        root = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            root = root.parent
+        folder, answer = root / name, root / f"{name}.json"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not answer.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                answer.write_text(json.dumps(make(folder)), encoding="utf-8")
+        return folder, json.loads(answer.read_text(encoding="utf-8"))
+
+    return run
 
 
 @pytest.fixture(scope="session")

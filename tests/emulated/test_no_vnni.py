@@ -1,10 +1,11 @@
 """Builds and bundles on an x86 without VNNI, whose u8 x s8 kernels saturate, against this host's.
 
-One emulated process per model builds for every target, then verifies the bundles built natively.
+One emulated process per model builds for every target, and verifies and runs the native bundles.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,11 @@ import pytest
 
 import edgeq
 
-pytestmark = [pytest.mark.qemu, pytest.mark.slow]
+pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.checkout]
 
 Emulated = Callable[..., Any]
+Once = Callable[..., Any]
 TARGETS = ("rpi5", "x86-avx2", "x86-vnni")
-MODELS = (
-    pytest.param("digits", marks=pytest.mark.xdist_group("emulated-digits")),
-    pytest.param("mnist", marks=[pytest.mark.shared, pytest.mark.xdist_group("emulated-mnist")]),
-)
 WORK = """
 import json
 import numpy
@@ -75,30 +73,44 @@ class Pair:
     told: Mapping[str, Any]
     data: Path
 
+    @classmethod
+    def load(cls, folder: Path, answers: Mapping[str, Any]) -> "Pair":
+        return cls(folder / "native", folder / "emulated", answers["told"], Path(answers["data"]))
 
-def _answer(done: Any) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+
+@pytest.fixture(scope="session")
+def pairs(emulated: Emulated, repository: Path, once: Once) -> Mapping[str, Pair]:
+    """Every model there is, built natively, then under emulation, side by side."""
+
+    def make(folder: Path) -> Any:
+        inputs = _inputs(repository, folder)
+        with ThreadPoolExecutor() as pool:
+            jobs = {
+                name: pool.submit(_work, emulated, folder / name, *files)
+                for name, files in inputs.items()
+            }
+            return {name: job.result() for name, job in jobs.items()}
+
+    folder, told = once("emulated", make)
+    return {name: Pair.load(folder / name, answers) for name, answers in told.items()}
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def pair(
-    request: pytest.FixtureRequest,
-    emulated: Emulated,
-    repository: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Pair:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "digits":
-        model = repository / "examples" / "digits" / "digits.onnx"
-        data = repository / "examples" / "digits" / "calib.npz"
-    else:
-        source = request.getfixturevalue("shared") / "data" / "mnist"
-        model, data = source / "mnist.onnx", folder / "calib.npz"
-        with np.load(source / "data.npz") as arrays:
-            np.savez(data, Input3=arrays["calib_x"][:64, None].astype(np.float32))
-    for name in ("native", "emulated"):
-        (folder / name).mkdir()
+def _inputs(repository: Path, folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Model and calibration data by name."""
+    digits = repository / "examples" / "digits"
+    found = {"digits": (digits / "digits.onnx", digits / "calib.npz")}
+    mnist = repository.parent / "shared" / "data" / "mnist"
+    if mnist.is_dir():
+        with np.load(mnist / "data.npz") as arrays:
+            samples = arrays["calib_x"][:64, None].astype(np.float32)
+        np.savez(folder / "calib.npz", Input3=samples)
+        found["mnist"] = (mnist / "mnist.onnx", folder / "calib.npz")
+    return found
+
+
+def _work(emulated: Emulated, folder: Path, model: Path, data: Path) -> dict[str, Any]:
+    for side in ("native", "emulated"):
+        (folder / side).mkdir(parents=True)
     for target in TARGETS:
         edgeq.build(
             model,
@@ -109,7 +121,13 @@ def pair(
             settings=edgeq.BuildSettings(packaging="dir"),
         )
     done = emulated(WORK, model, data, folder / "native", folder / "emulated", *TARGETS)
-    return Pair(folder / "native", folder / "emulated", _answer(done), data)
+    assert done.returncode == 0, done.stderr
+    return {"data": str(data), "told": json.loads(done.stdout.splitlines()[-1])}
+
+
+@pytest.fixture(params=["digits", pytest.param("mnist", marks=pytest.mark.shared)])
+def pair(request: pytest.FixtureRequest, pairs: Mapping[str, Pair]) -> Pair:
+    return pairs[request.param]
 
 
 def _files(bundle: Path) -> dict[str, bytes]:
@@ -118,7 +136,9 @@ def _files(bundle: Path) -> dict[str, bytes]:
 
 
 def test_the_emulated_processor_saturates_and_its_children_too(emulated: Emulated) -> None:
-    facts = _answer(emulated(FACTS))
+    done = emulated(FACTS)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
     assert facts["saturates"] is True
     assert facts["child"] == "True"
     assert "avx2" in facts["features"]

@@ -80,10 +80,12 @@ def build(source: Path, out: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def environment(folder: Path, *requirements: str, find_links: Path) -> Environment:
+def environment(
+    folder: Path, *requirements: str, find_links: Path, python: str = sys.executable
+) -> Environment:
     work = folder / "work"
     work.mkdir()
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=120)
+    subprocess.run([python, "-m", "venv", str(folder / "venv")], check=True, timeout=120)
     made = Environment(folder / "venv", work)
     made.run("pip", "install", "--quiet", "--find-links", str(find_links), *requirements)
     return made
@@ -240,6 +242,35 @@ def test_the_runtime_alone_runs_the_bundle(
     found = re.search(r"(\d+) of 640 images right", said)
     assert found, said
     assert int(found[1]) >= 630  # float has 634 right, the gate above allows 3 fewer; 1 spare
+
+
+def python39() -> str | None:
+    """A Python 3.9, the oldest the runtime is for: on the path, or one of pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    for found in (shutil.which("python3.9"), *pyenv.glob("versions/3.9.*/bin/python3.9")):
+        if found and subprocess.run([found, "-c", ""], check=False, timeout=60).returncode == 0:
+            return str(found)
+    return None
+
+
+def test_the_runtime_runs_the_bundle_on_python_39(
+    dists: Dists, bundle: Path, tmp_path: Path, repository: Path
+) -> None:
+    python = python39()
+    if python is None:
+        pytest.skip("there is no Python 3.9 on this machine")
+    device = environment(
+        tmp_path, f"{dists.runtime}[onnxruntime]", find_links=dists.folder, python=python
+    )
+    shutil.copy(bundle, device.work)
+    for name in ("app.py", "eval.npz"):
+        shutil.copy(repository / "examples" / "digits" / name, device.work)
+    assert "640 images right" in device.run("python", "app.py", bundle.name, "eval.npz").stdout
+    code = (
+        "import sys, edgeq_runtime; assert sys.version_info[:2] == (3, 9)\n"
+        f"print(edgeq_runtime.verify({bundle.name!r}).passed)"
+    )
+    assert device.run("python", "-c", code).stdout == "True\n"
 
 
 def test_without_an_engine_the_runtime_says_what_to_type(

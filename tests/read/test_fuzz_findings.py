@@ -115,3 +115,10 @@ def test_a_map_in_the_middle(model, load):
         y = Relu (x) }"""
     graph, _ = run_all(load(model(text, '"": 17, "ai.onnx.ml": 3')).graph)
     assert [node.op_type for node in graph.nodes()] == ["Relu"]
+
+
+def test_no_elements_in_a_shape_beyond_the_address_space(model, refusal):
+    """ValueError in numpy: "array is too big" (seed 3, file 51206)."""
+    made = model("g (float[4] x) => (float[4] y) { y = Add (x, k) }")
+    made.graph.initializer.append(TensorProto(name="k", data_type=1, dims=[0, 2**62, 2**62]))
+    assert refusal(made).slug == "damaged-model"

@@ -14,6 +14,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helpe
 from edgeq_converters.read.findings import Findings, quote
 
 _MAX_DIMENSIONS = 64
+_MAX_SPREAD = 2**48  # product of the dims but for zeros: numpy refuses [0, 2**62], an empty one
 _TYPED_FIELDS = (
     "float_data",
     "int32_data",
@@ -93,7 +94,8 @@ def check(tensor: TensorProto, found: Findings) -> None:
     if len(tensor.dims) > _MAX_DIMENSIONS:
         found.add("damaged-model", f"{label} has {len(tensor.dims)} dimensions")
         return
-    if any(size < 0 for size in tensor.dims):
+    spread = math.prod(size for size in tensor.dims if size)
+    if any(size < 0 for size in tensor.dims) or spread > _MAX_SPREAD:
         found.add("damaged-model", f"{label} has the shape {_shape(tensor)}")
         return
     if tensor.HasField("segment"):
