@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ def _require_int8(work: Work, ops: Mapping[str, Any]) -> None:
         "nothing-to-quantize",
         f"no operator of `{work.prepared.name}` can run in int8 on {work.target.name}: "
         + "; ".join(reasons[:3] or ["the model has no operators"]),
-        f"build it in float: `edgeq build {work.prepared.name} --target {work.target.name} --fp32`",
+        "build it in float: "
+        f"`edgeq build {shlex.quote(str(work.settings.model))} -t {work.target.name} --fp32`",
     )
 
 
