@@ -275,11 +275,11 @@ SDK_SLUGS: dict[str, Slug] = {
         example="output `logits` of the float model is NaN on calib.npz [not-finite]",
         fix="Check that the samples are as the model expects them: scale, order, type.",
     ),
-    "output-mismatch": Slug(
-        cause="Two files that should compute the same outputs give different shapes.",
-        example="output `logits` has shape [1, 9] in the artifact and [1, 10] in the float model "
-        "[output-mismatch]",
-        fix="This is a bug in edgeq: report it with the model.",
+    "not-repeatable": Slug(
+        cause="The model gives other outputs for the same input: it draws random numbers.",
+        example="output `y` of the float model differs between two runs of one sample "
+        "[not-repeatable]",
+        fix="Export the model for inference, without dropout and random operators.",
     ),
     # -- the command line ------------------------------------------------------------------------
     "usage": Slug(

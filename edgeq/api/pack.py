@@ -111,7 +111,7 @@ def _contents(work: Work, candidate: Candidate) -> BundleContents:
         calibration=None if quantized is None else quantized.calibration,
         plan=None if plan is None else plan.to_json(),
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
-        tolerances={} if plan is None else _mixed_tolerances(candidate),
+        tolerances={} if plan is None else _mixed_tolerances(work, candidate, plan),
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
         golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
     )
@@ -140,22 +140,13 @@ def _needs(target: Target) -> dict[str, Any]:
 
 
 def exact_outputs(graph: Graph, plan: QuantPlan, dtype: str) -> dict[str, dict[str, Any]]:
-    """The outputs that hold dequantized integers on every host: int8 all the way from the inputs.
-
-    A float op before a quantized tensor may round a code the other way on another host.
-    """
-    exact = {value.name for value in graph.model.graph.inputs}
-    for node in graph.nodes():
-        if plan.ops[str(node.name)].precision != "int8":
-            continue
-        read = [value for value in node.inputs if value is not None]
-        if all(value.name in exact or value.is_initializer() for value in read):
-            exact |= {value.name for value in node.outputs}
+    """The outputs that hold dequantized integers on every host: int8 all the way from inputs."""
+    kinds = tensor_kinds(graph, plan)
     shift = 128 if dtype == "uint8" else 0
     found: dict[str, dict[str, Any]] = {}
     for value in graph.model.graph.outputs:
         encoding = plan.tensors.get(str(value.name))
-        if value.name in exact and encoding is not None and value.producer() is not None:
+        if kinds.get(str(value.name)) == "exact" and encoding is not None and value.producer():
             found[str(value.name)] = {
                 "dtype": dtype,
                 "scale": encoding.scale[0],
@@ -164,13 +155,33 @@ def exact_outputs(graph: Graph, plan: QuantPlan, dtype: str) -> dict[str, dict[s
     return found
 
 
-def _mixed_tolerances(candidate: Candidate) -> dict[str, float]:
-    """For outputs behind both float ops and integers: codes may flip between hosts, but rounding
-    every code anew moves an output no further than quantizing moved it from the float model."""
+def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
+    """What each tensor holds: `exact`, an input or integers computed from such; `tail`, floats
+    computed from exact tensors alone; `mixed`, integers behind a float op, which another host may
+    round the other way, and what comes of them.
+    """
+    kinds = {str(value.name): "exact" for value in graph.model.graph.inputs}
+    for node in graph.nodes():
+        if node.op_type == "Constant":
+            continue
+        read = {kinds.get(str(value.name), "exact") for value in node.inputs if value is not None}
+        is_int8 = plan.ops[str(node.name)].precision == "int8"
+        if is_int8 and read <= {"exact"}:
+            kind = "exact"
+        else:
+            kind = "mixed" if is_int8 or "mixed" in read else "tail"
+        kinds.update({str(value.name): kind for value in node.outputs if value.name})
+    return kinds
+
+
+def _mixed_tolerances(work: Work, candidate: Candidate, plan: QuantPlan) -> dict[str, float]:
+    """For outputs behind integers behind float ops: codes may flip between hosts, but rounding
+    every code anew moves an output about as far as quantizing moved it from the float model."""
+    kinds = tensor_kinds(work.prepared.graph, plan)
     return {
         error.name: error.max_abs_error
         for error in candidate.fidelity.outputs
-        if error.max_abs_error > 0
+        if error.max_abs_error > 0 and kinds.get(error.name) == "mixed"
     }
 
 

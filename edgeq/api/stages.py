@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeq.quant.fidelity import Comparison, Difference
     from edgeq.quant.plan import QuantPlan
     from edgeq.targets import EngineSupport, Target
+    from edgeq_runtime.engines.onnxruntime import Session
 
 GARBAGE_DB = 5.0
 """Below this SQNR an output no longer resembles the float model's: a built-in gate."""
@@ -104,7 +105,7 @@ def quantize(work: Work) -> Quantized:
             statistics = calibrate(EngineExecutor(session), work.tap, drafted.observe)
         finally:
             session.close()
-        count = statistics.n_samples
+        count = statistics.n_samples * work.tap.source.group
         stage.done(f"{count} samples", f"int8, per-channel weights, {work.settings.algo} ranges")
     with work.stage("Quantized") as stage:
         plan = make_plan(
@@ -204,7 +205,8 @@ def check(
     if quantized is not None:
         layers = _compare_layers(work, quantized)
     fidelity = Fidelity(
-        outputs=tuple(_tensor_error(d) for d in outputs.differences()),
+        outputs=tuple(_tensor_error(d) for d in outputs.differences() if d.comparable),
+        incomparable=tuple(d.name for d in outputs.differences() if not d.comparable),
         worst=tuple(_tensor_error(d) for d in worst(layers)),
         samples=outputs.samples,
         source=work.tap.name,
@@ -235,6 +237,7 @@ def _compare_outputs(work: Work, artifact: bytes) -> tuple[Comparison, str]:
     comparison = Comparison()
     source = open_exact(work.prepared.source_bytes)
     session = open_exact(artifact)
+    _require_repeatable(source, work.tap.kept[0])
     for sample in work.tap.kept:
         wanted, got = source.run(dict(sample)), session.run(dict(sample))
         _require_finite(work, wanted)
@@ -251,10 +254,34 @@ def _compare_outputs(work: Work, artifact: bytes) -> tuple[Comparison, str]:
     return comparison, mode
 
 
-def _require_finite(work: Work, outputs: Mapping[str, Any]) -> None:
-    """NaN in the float model's own outputs on the user's own data is the user's to know."""
+def _require_repeatable(session: Session, sample: Mapping[str, Any]) -> None:
+    """A model that draws random numbers can neither be compared nor verified."""
     import numpy as np
 
+    one, two = session.run(dict(sample)), session.run(dict(sample))
+    for name, array in one.items():
+        other = two[name]
+        if array.dtype.kind == "f" and array.shape == other.shape:
+            # another summation order would be far below a thousandth of the largest value
+            peak = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+            same = bool(np.allclose(array, other, rtol=0.0, atol=1e-3 * peak, equal_nan=True))
+        else:
+            same = bool(np.array_equal(array, other))
+        if not same:
+            raise EdgeqError(
+                "not-repeatable",
+                f"output `{name}` of the float model differs between two runs of one sample",
+                "take the random operators out, or export the model for inference",
+            )
+
+
+def _require_finite(work: Work, outputs: Mapping[str, Any]) -> None:
+    """NaN in the float model's own outputs on the user's own data is the user's to know; on
+    made-up samples it says nothing."""
+    import numpy as np
+
+    if not work.calibrated:
+        return
     for name, array in outputs.items():
         if array.dtype.kind == "f" and bool(np.isnan(array).any()):
             raise EdgeqError(
@@ -355,6 +382,10 @@ def _warnings(
         )
     if precision != "fp32" and not work.calibrated:
         found.append("not calibrated: ranges come from synthetic data, so every figure does too")
+    found.extend(
+        f"output `{name}` was not compared: its shape depends on the data and differs from float"
+        for name in fidelity.incomparable
+    )
     if not measured and _is_garbage(fidelity):
         found.append(f"an output is below {GARBAGE_DB:g} dB SQNR: the artifact is not usable")
     return tuple(found)

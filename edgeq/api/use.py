@@ -130,6 +130,7 @@ def run(
                     collected[name].append(array)
                 count += 1
                 progress(StageProgress("Ran", count, source.count))
+            count *= source.group
             stage.done(f"{count} samples", model.name)
         notes = (*model.notes, *source.notes)
         _tell(progress, notes, model.warnings)

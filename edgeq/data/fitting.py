@@ -6,7 +6,7 @@ through `[input.NAME]`, integers and wider floats by a cast that is said, nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgeq_runtime.preprocess import InputSpec
 from edgeq_runtime.tensors import Dimension, TensorInfo, describe
 
 _CHANNELS = (1, 3, 4)
+LABELS = "y"  # what evaluations call their labels: an input only where the model says so
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,12 @@ def match_names(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Which array feeds which input (input -> array), and the arrays that feed none.
 
-    By name; a single array feeds a single input whatever it is called. `unused` arrays (labels)
-    are never inputs and are not listed.
+    By name; a single array feeds a single input whatever it is called (`renamings` says so), but
+    for labels. `unused` arrays (labels too) are never inputs and are not listed.
     """
     arrays = [name for name in names if name not in unused]
     wanted = [info.name for info in inputs]
-    if len(wanted) == 1 and len(arrays) == 1:
+    if len(wanted) == 1 and len(arrays) == 1 and arrays != [LABELS]:
         return {wanted[0]: arrays[0]}, ()
     missing = [name for name in wanted if name not in arrays]
     if missing:
@@ -133,6 +134,15 @@ def match_names(
             *did_you_mean(missing[0], arrays),
         )
     return {name: name for name in wanted}, tuple(name for name in arrays if name not in wanted)
+
+
+def renamings(names: Mapping[str, str]) -> list[str]:
+    """A note for each input -> array that are not called the same."""
+    return [
+        f"array `{array}` is used as input `{name}`"
+        for name, array in names.items()
+        if array != name
+    ]
 
 
 def _is_image(dtype: np.dtype[Any], item: Sequence[int]) -> bool:

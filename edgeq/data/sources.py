@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.data.fitting import ItemFit, fit_item, fits, match_names, refuse_shape
+from edgeq.data.fitting import (
+    LABELS,
+    ItemFit,
+    fit_item,
+    fits,
+    match_names,
+    refuse_shape,
+    renamings,
+)
 from edgeq.data.functions import (
     calling,
     is_function_spec,
@@ -96,7 +104,7 @@ def open_source(
     if isinstance(spec, str | Path):
         return _open_path(str(spec), inputs, specs, limit, unused)
     if isinstance(spec, np.ndarray):
-        spec = {inputs[0].name if len(inputs) == 1 else "array": spec}
+        spec = {_nameless(inputs): spec}
     if isinstance(spec, Mapping):
         arrays = {str(name): _memory(name, array) for name, array in spec.items()}
         return stacked(arrays, inputs, specs, limit, "the arrays given", unused)
@@ -121,7 +129,8 @@ def _open_path(
     if suffix == ".npz":
         return stacked(open_npz(path), inputs, specs, limit, spec, unused)
     if suffix == ".npy":
-        return stacked({path.stem: open_npy(path)}, inputs, specs, limit, spec, unused)
+        name = path.stem if path.stem == LABELS else _nameless(inputs)
+        return stacked({name: open_npy(path)}, inputs, specs, limit, spec, unused)
     if suffix in IMAGE_SUFFIXES:
         raise _no_decoding(spec, inputs, specs)
     raise EdgeqError(
@@ -129,6 +138,11 @@ def _open_path(
         f"{spec} is neither an .npz, a .npy, a folder of .npy nor file.py:function",
         "numpy.savez('calib.npz', " + ", ".join(f"{info.name}=..." for info in inputs[:3]) + ")",
     )
+
+
+def _nameless(inputs: Sequence[TensorInfo]) -> str:
+    """What an array without a name is called: as the only input, where there is only one."""
+    return inputs[0].name if len(inputs) == 1 else "array"
 
 
 def _memory(name: object, array: object) -> MemoryRows:
@@ -191,7 +205,8 @@ def stacked(
     feeds = _common_count(columns, where)
     group = max(1, *(column.group for column in columns.values())) if columns else 1
     indices = evenly_spaced(feeds, None if limit is None else max(1, limit // group))
-    notes = [column.fit.note for column in columns.values() if column.fit.note]
+    notes = renamings(names)
+    notes += [column.fit.note for column in columns.values() if column.fit.note]
     notes += [f"array `{name}` of {short(where)} is no input and is not used" for name in extra]
     left_over = max(
         (c.rows.shape[0] - feeds * c.group for c in columns.values() if c.group), default=0
@@ -297,8 +312,10 @@ class _Batcher:
         if isinstance(item, Mapping):
             values = {str(name): np.asarray(value) for name, value in item.items()}
         else:
-            values = {self.inputs[0].name if len(self.inputs) == 1 else "array": np.asarray(item)}
+            values = {_nameless(self.inputs): np.asarray(item)}
         names, extra = match_names(values, self.inputs, place)
+        for note in renamings(names):
+            self.notes[note] = None
         for name in extra:
             self.notes[f"array `{name}` of {short(self.where)} is no input and is not used"] = None
         return {name: values[array] for name, array in names.items()}
@@ -359,7 +376,7 @@ def from_function(
     before any work. The count is known only after a pass.
     """
     batcher = _Batcher(inputs, specs, where)
-    probe = _call(function, where)
+    probe = _call(function, inputs, where)
     if isinstance(probe, Mapping):
         return replace(
             stacked(probe, inputs, specs, limit, where), make=_again(function, batcher, limit)
@@ -368,7 +385,7 @@ def from_function(
         raise EdgeqError("bad-data", f"{where} gives no samples")
 
     def make(tally: Tally) -> Iterator[Feed]:
-        items = _call(function, where)
+        items = _call(function, inputs, where)
         if items is probe and isinstance(items, Iterator):
             raise EdgeqError(
                 "bad-function",
@@ -387,19 +404,21 @@ def _again(
     """Feeds of a function that returns whole arrays, fetched anew for each pass."""
 
     def make(tally: Tally) -> Iterator[Feed]:
-        arrays = _call(function, batcher.where)
+        arrays = _call(function, batcher.inputs, batcher.where)
         assert isinstance(arrays, Mapping)
         yield from stacked(arrays, batcher.inputs, batcher.specs, limit, batcher.where).make(tally)
 
     return make
 
 
-def _call(function: Callable[[], Any], where: str) -> Mapping[str, Rows] | Iterable[object]:
+def _call(
+    function: Callable[[], Any], inputs: Sequence[TensorInfo], where: str
+) -> Mapping[str, Rows] | Iterable[object]:
     """What a data function returns: its arrays as rows, or its items as an iterable."""
     with calling(function):
         result = function()
     if isinstance(result, np.ndarray):
-        return {"array": _memory("array", result)}
+        return {_nameless(inputs): _memory("array", result)}
     if isinstance(result, Mapping):
         return {str(name): _memory(name, array) for name, array in result.items()}
     if isinstance(result, Iterable) and not isinstance(result, str | bytes):

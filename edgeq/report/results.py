@@ -68,11 +68,13 @@ class Fidelity:
     samples: int
     source: str
     mode: str
+    incomparable: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "outputs": [error.to_json() for error in self.outputs],
             "worst_layers": [error.to_json() for error in self.worst],
+            "not_compared": list(self.incomparable),
             "samples": self.samples,
             "source": self.source,
             "kernels": self.mode,

@@ -352,6 +352,89 @@ def test_nan_in_the_float_outputs_on_the_users_data_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
+def test_a_model_that_draws_random_numbers_is_refused(
+    save: Callable[..., Path], images: np.ndarray
+) -> None:
+    model = save(
+        """g (float[N,3,8,8] image) => (float[N,3,8,8] y) {
+            n = RandomNormalLike (image)
+            y = Add (image, n) }"""
+    )
+    with pytest.raises(EdgeqError, match=r"`y`.*between two runs.*\[not-repeatable\]"):
+        edgeq.build(model, target="rpi5", precision="fp32", data=images)
+
+
+def test_nan_on_made_up_samples_alone_does_not_stop_a_float_build(
+    save: Callable[..., Path],
+) -> None:
+    model = save("g (float[N,4] x) => (float[N,4] y) { y = Log (x) }")
+    assert edgeq.build(model, target="rpi5", precision="fp32").ok
+
+
+def test_an_output_whose_shape_depends_on_the_data_is_named_and_not_compared(
+    save: Callable[..., Path], images: np.ndarray
+) -> None:
+    model = save(
+        """g (float[N,3,8,8] image) => (int64[4,M] y, float[N,16,6,6] a) {
+            a = Conv (image, w)
+            r = Relu (a)
+            y = NonZero (r) }""",
+        w=np.random.default_rng(0).standard_normal((16, 3, 3, 3)).astype(np.float32),
+    )
+    built = edgeq.build(model, target="rpi5", precision="int8", data=images)
+    assert built.bundle is not None
+    assert built.fidelity.incomparable == ("y",)
+    assert any("output `y` was not compared" in warning for warning in built.warnings)
+    assert edgeq.verify(built.bundle).passed
+
+
+def test_a_float_tail_behind_integers_has_the_tolerance_of_the_tail_alone(
+    save: Callable[..., Path], images: np.ndarray
+) -> None:
+    model = save(
+        """g (float[N,3,8,8] image) => (float[N,10] y) {
+            f = Flatten (image)
+            a = Gemm (f, w)
+            y = Softmax (a) }""",
+        w=np.random.default_rng(0).standard_normal((192, 10)).astype(np.float32) * 0.1,
+    )
+    built = edgeq.build(model, target="rpi5", precision="int8", data=images)
+    rule = reader.read(built.bundle).manifest.golden.rules["y"]
+    assert rule.rule == "tolerance"
+    assert rule.absolute is not None
+    # one softmax of values in 0..1: far below the 0.5/255 of a step of int8 logits
+    assert rule.absolute < 1e-4
+
+
+@pytest.mark.parametrize("tail", ["Flatten", "Transpose <perm = [0,2,3,1]>"])
+@pytest.mark.parametrize("head", ["Exp", "Identity"])
+def test_moves_at_the_border_of_integers_open_in_the_plain_engine(
+    save: Callable[..., Path], images: np.ndarray, head: str, tail: str
+) -> None:
+    import onnxruntime
+
+    shape = "float[N,1024]" if tail == "Flatten" else "float[N,8,8,16]"
+    model = save(
+        f"""g (float[N,3,8,8] image) => ({shape} y) {{
+            e = {head} (image)
+            t = Transpose <perm = [0,1,3,2]> (e)
+            a = Conv <pads = [1,1,1,1]> (t, w)
+            y = {tail} (a) }}""",
+        w=np.random.default_rng(0).standard_normal((16, 3, 3, 3)).astype(np.float32),
+    )
+    for target in ("rpi5", "x86-vnni"):
+        built = edgeq.build(
+            model,
+            target=target,
+            precision="int8",
+            data=images,
+            settings=BuildSettings(packaging="dir"),
+        )
+        file = Path(str(built.bundle)) / "model.onnx"
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        assert session.run(None, {"image": images[:1]})[0].size == 1024
+
+
 def test_a_model_that_no_engine_loads_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
     model = save("g (float[2,3] x) => (float[2,4] y) { y = Reshape (x, s) }", s=np.array([2, 4]))
     with pytest.raises(EdgeqError) as caught:

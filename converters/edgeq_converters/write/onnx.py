@@ -1,7 +1,8 @@
 """Write ONNX: float, or with `QuantizeLinear`/`DequantizeLinear` pairs that engines fuse (QDQ).
 
-Opset 21, IR 10. Nothing of the host, the time or the source file gets in: no doc strings, no
-metadata, no value_info; every initializer as little-endian raw data.
+Opset 21 (20 for int8 activations, see `SIGNED_OPSET`), IR 10. Nothing of the host, the time or the
+source file gets in: no doc strings, no metadata, no value_info; every initializer as little-endian
+raw data.
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ from edgeq.errors import EdgeqError
 from edgeq.ir import IR_VERSION, Graph
 from edgeq.quant.plan import QuantPlan
 from edgeq_converters.write import qdq
+
+SIGNED_OPSET = 20
+"""The opset of files with int8 activations. ONNX Runtime (seen in 1.31.1) copies their Q/DQ pairs
+past Reshape, MaxPool and the like; at opset 21 it gives the copies `output_dtype` INT8, on x86 it
+then turns the region to uint8, and it refuses the model for the contradiction. At 20 there is no
+such attribute. Opset 21 gave most operators no more than the 4-bit types."""
+
+CHANGED_AT_21 = ("GroupNormalization",)
+"""Operators that compute something else at opset 21 than at 20."""
 
 LARGEST_FILE_BYTES = 2**31 - 1
 """What protobuf can hold in one message."""
@@ -40,7 +50,10 @@ def write(
     assert activation_dtype in ("uint8", "int8"), activation_dtype
     lowered = qdq.lower(graph, plan, activation_dtype)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="edgeq")
-    for domain, version in sorted(graph.model.opset_imports.items()):
+    imports = dict(graph.model.opset_imports)
+    if plan is not None and activation_dtype == "int8" and _fits_opset_20(graph):
+        imports[""] = SIGNED_OPSET
+    for domain, version in sorted(imports.items()):
         model.opset_import.add(domain=domain, version=version)
     proto = model.graph
     proto.name = "main"
@@ -53,6 +66,17 @@ def write(
     proto.initializer.extend(lowered.initializers)
     _add_outputs(graph, proto, extra_outputs)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _fits_opset_20(graph: Graph) -> bool:
+    """Whether every operator means the same at opset 20, and no tensor is of a 4-bit type."""
+    nodes = list(graph.model.graph.all_nodes())
+    values = [value for node in nodes for value in (*node.inputs, *node.outputs) if value]
+    narrow = (onnx_ir.DataType.INT4, onnx_ir.DataType.UINT4)
+    return not (
+        any(node.op_type in CHANGED_AT_21 for node in nodes)
+        or any(value.dtype in narrow for value in values)
+    )
 
 
 def _interface(value: onnx_ir.Value) -> onnx.ValueInfoProto:
