@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api import models
 from edgeq.api.progress import Stage
+from edgeq.errors import EdgeqError
 from edgeq.report.events import Note, Progress, StageProgress, Warned, silent
 from edgeq.report.results import Evaluation, Ran, Verified
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeq.quality import Quality, Rule
     from edgeq_runtime import TensorInfo
 
     Arrays = dict[str, np.ndarray[Any, Any]]
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle or a model, ready to run on this host."""
+    """A bundle or a model, ready to run on this host.
+
+    `recorded` are the metrics with a float figure in a bundle's manifest, None for a model.
+    """
 
     name: str
     size_bytes: int
@@ -34,6 +40,7 @@ class Opened:
     session: Any
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    recorded: tuple[Mapping[str, Any], ...] | None
 
     @property
     def engine(self) -> str:
@@ -84,6 +91,7 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
         session=runner.session,
         warnings=runner.warnings,
         notes=(),
+        recorded=_recorded(runner.manifest.raw["quality"]),
     )
 
 
@@ -103,6 +111,21 @@ def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:
         session=models.open_exact(model),
         warnings=(),
         notes=read.notes,
+        recorded=None,
+    )
+
+
+def _recorded(quality: object) -> tuple[Mapping[str, Any], ...]:
+    """What a manifest says was measured, where a float figure is with it; the field is free."""
+    found = (
+        [item for item in quality if isinstance(item, dict)] if isinstance(quality, list) else []
+    )
+    return tuple(
+        item
+        for item in found
+        if isinstance(item.get("metric"), str)
+        and type(item.get("baseline")) in (int, float)
+        and isfinite(item["baseline"])
     )
 
 
@@ -187,8 +210,6 @@ def _best(
     """The `topk` largest scores of the first output, per sample; () where none were asked."""
     import numpy as np
 
-    from edgeq.errors import EdgeqError
-
     if topk is None or not stacked:
         return ()
     name, scores = next(iter(stacked.items()))
@@ -209,8 +230,6 @@ def _best(
 
 def _npz_path(out: Path) -> Path:
     """Where the outputs go, refused before any work where no file can be."""
-    from edgeq.errors import EdgeqError
-
     path = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     if out.is_dir() or (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise EdgeqError("no-such-folder", f"`{path}` is not a file that can be written")
@@ -242,25 +261,33 @@ def evaluate(
     evaluate: Any,
     metric: str | None = None,
     gate: str | Sequence[str] | None = None,
+    standing_gate: bool = False,
     input: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measure a bundle's (or a float model's) quality with exact kernels, and apply the gate."""
+    """Measure a bundle's (or a float model's) quality with exact kernels, and apply the gate.
+
+    `standing_gate`: the gate was not written for this call (but for every one, in edgeq.toml); a
+    rule of it that cannot be measured here is left out, and a note says so.
+    """
     from edgeq.quality import check_gate, compare, open_evaluation, parse_gate
 
-    rules = parse_gate(gate or ())
+    gated = Gated(parse_gate(gate or ()), standing_gate)
     with opened(artifact, input, exact=True) as model:
         evaluation = open_evaluation(
             evaluate, metric=metric, inputs=model.inputs, specs=model.specs
         )
+        gated = gated.before(evaluation.metrics, evaluation.samples, model.recorded)
         with Stage("Evaluated", progress) as stage:
-            qualities = compare(None, evaluation.score(model.session.run))
-            n = qualities[0].n if qualities else None
+            scored = compare(None, evaluation.score(model.session.run))
+            n = scored[0].n if scored else None
             stage.done(f"on {n} samples" if n else "by the function", model.name)
+        qualities = tuple(_with_baseline(quality, model.recorded) for quality in scored)
+        gated = gated.after(qualities)
         measured: dict[str, Any] = {quality.metric: quality for quality in qualities}
         measured["size"] = model.size_bytes
-        verdict = check_gate(rules, measured) if rules else None
-        notes = (*model.notes, *evaluation.notes)
+        verdict = check_gate(gated.rules, measured) if gated.rules else None
+        notes = (*model.notes, *evaluation.notes, *gated.notes)
         _tell(progress, notes, model.warnings)
         return Evaluation(
             artifact=model.name,
@@ -271,6 +298,64 @@ def evaluate(
             warnings=model.warnings,
             notes=notes,
         )
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The rules to hold; a standing gate loses those that cannot be measured, to `notes`."""
+
+    rules: tuple[Rule, ...]
+    standing: bool
+    notes: tuple[str, ...] = ()
+
+    def before(
+        self,
+        metrics: Sequence[str] | None,
+        samples: int | None,
+        recorded: Sequence[Mapping[str, Any]] | None,
+    ) -> Gated:
+        """Refuse what will not be measured; of a function's metrics only the records are known."""
+        baselines = None
+        if recorded is not None:
+            baselines = [
+                item["metric"] for item in recorded if metrics is None or item.get("n") == samples
+            ]
+        return self._checked(metrics, baselines)
+
+    def after(self, qualities: Sequence[Quality]) -> Gated:
+        """Refuse what was not measured: a function's metrics and samples are known now."""
+        known = [quality.metric for quality in qualities if quality.baseline is not None]
+        return self._checked([quality.metric for quality in qualities], known)
+
+    def _checked(self, metrics: Sequence[str] | None, baselines: Sequence[str] | None) -> Gated:
+        from edgeq.quality import check_names
+
+        kept: list[Rule] = []
+        notes = list(self.notes)
+        for rule in self.rules:
+            try:
+                check_names((rule,), metrics, baselines=baselines)
+                kept.append(rule)
+            except EdgeqError as error:
+                if not self.standing or error.slug != "gate-not-measurable":
+                    raise
+                notes.append(f"{error.message}; left out")
+        return replace(self, rules=tuple(kept), notes=tuple(notes))
+
+
+def _with_baseline(quality: Quality, recorded: Sequence[Mapping[str, Any]] | None) -> Quality:
+    """The float figure beside a value: a float model's is its own, a bundle's the recorded one of
+    the same metric over as many samples."""
+    if recorded is None:
+        return replace(quality, baseline=quality.value, recorded="its own as the float model")
+    for item in recorded:
+        if (item["metric"], item.get("n")) == (quality.metric, quality.n):
+            return replace(
+                quality,
+                baseline=float(item["baseline"]),
+                recorded="the float figure that the bundle records",
+            )
+    return quality
 
 
 def verify(bundle: str | Path, *, progress: Progress = silent) -> Verified:

@@ -53,22 +53,24 @@ def command(
     config: str | None,
 ) -> int:
     """Measure the quality of a bundle or a model."""
-    settings = resolve({"eval": evaluation, "metric": metric, "gate": gate}, config).settings
+    resolved = resolve({"eval": evaluation, "metric": metric, "gate": gate}, config)
+    settings, gate_from = resolved.settings, resolved.origins["gate"]
     if settings.eval is None:
         raise usage_error(
             "`edgeq eval` needs something to measure with", ctx, "give it: `--eval test.npz`"
         )
-    from edgeq import api
+    from edgeq.api.use import evaluate
     from edgeq.cli import render
     from edgeq.cli.story import Story
 
     console = ctx.ensure_object(Console)
     with Story(console) as story:
-        result = api.evaluate(
+        result = evaluate(
             artifact,
             evaluate=settings.eval,
             metric=settings.metric,
             gate=settings.gate,
+            standing_gate=":" in gate_from,  # `edgeq.toml:7`: written for `build` as well
             input=settings.input,
             progress=story,
         )

@@ -177,12 +177,13 @@ def _size_rows(result: Build) -> list[tuple[str, ...]]:
 
 
 def _metric_rows(metrics: Sequence[Mapping[str, Any]], precision: str) -> list[tuple[str, ...]]:
-    """Value beside the float model's where that was measured and the precision is another."""
+    """Value beside the float model's where both were measured and the precision is another."""
     rows: list[tuple[str, ...]] = []
     for metric in metrics:
         label = metric["metric"].ljust(_LABEL - 3)
         value, baseline = metric["value"], metric["baseline"]
-        if baseline is None or precision == "fp32":
+        recorded = metric["interval"] is not None and metric["difference_interval"] is None
+        if baseline is None or precision == "fp32" or recorded:
             rows.append((label, _figure(metric, value), _spread(metric, "interval")))
             continue
         change = _change(metric, metric["difference"])

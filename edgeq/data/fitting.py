@@ -130,7 +130,8 @@ def match_names(
         raise EdgeqError(
             "data-mismatch",
             f"{where} has no array for input {', '.join(f'`{name}`' for name in missing)};"
-            f" it has {', '.join(f'`{name}`' for name in arrays) or 'none'}",
+            f" it has {', '.join(f'`{name}`' for name in arrays) or 'none'}"
+            f"{', which holds labels' if arrays == [LABELS] else ''}",
             *did_you_mean(missing[0], arrays),
         )
     return {name: name for name in wanted}, tuple(name for name in arrays if name not in wanted)

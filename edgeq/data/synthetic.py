@@ -18,6 +18,7 @@ from edgeq.errors import EdgeqError
 from edgeq_runtime.tensors import TensorInfo
 
 MAX_ELEMENTS = 1 << 28
+MAX_TOTAL_ELEMENTS = 1 << 26  # of all samples together: seconds to make up, not minutes
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -26,18 +27,22 @@ def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source
 
     8-bit integers take their whole range; wider ones, booleans and strings are 0 or 1, which is
     safe as a token, a mask or an index. A leading axis of no fixed size is 1; any other axis of no
-    fixed size is `[needs-shape]`.
+    fixed size is `[needs-shape]`. Where all feeds would hold more than MAX_TOTAL_ELEMENTS there are
+    fewer, at least one, and a note says so.
     """
     shapes = [_shape(info) for info in inputs]
+    used = min(count, max(1, MAX_TOTAL_ELEMENTS // max(1, sum(map(prod, shapes)))))
+    notes = (f"{used} of {count} made-up samples: the inputs are large",) if used < count else ()
 
     def make(_: Tally) -> Iterator[Feed]:
-        for index in range(count):
+        for index in range(used):
             yield {
                 info.name: _values(info, shape, (seed, index, place))
                 for place, (info, shape) in enumerate(zip(inputs, shapes, strict=True))
             }
 
-    return Source(f"{count} synthetic samples (seed {seed})", count, (), make)
+    plural = "" if used == 1 else "s"
+    return Source(f"{used} synthetic sample{plural} (seed {seed})", used, notes, make)
 
 
 def _shape(info: TensorInfo) -> tuple[int, ...]:

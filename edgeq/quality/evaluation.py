@@ -6,7 +6,7 @@ paired and their difference has an interval of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,15 @@ class Scores:
 class Evaluation:
     """An opened evaluation: `score(run)` may be called for the float model and for artifacts.
 
-    `metrics` are the names it will give, None where only the user's function knows.
+    `metrics` are the names it will give, and `samples` how many it scores; None where only the
+    user's function knows.
     """
 
     description: str
     metrics: tuple[str, ...] | None
     notes: tuple[str, ...]
     score: Callable[[Run], tuple[Scores, ...]]
+    samples: int | None = None
 
 
 def open_evaluation(
@@ -71,7 +73,8 @@ def open_evaluation(
     """Open `--eval`: an .npz or a dict with the inputs and `y` (then `metric` says how to compare
     them), `file.py:function`, or a function. A function is called as `function(run)`, where
     `run({name: array})` gives `{name: array}`, and returns a float, `{metric: float}` or an array
-    of scores, one a sample; larger is better unless it has `lower_is_better = True`.
+    of scores, one a sample; larger is better unless it has `lower_is_better = True`, or names the
+    metrics of which that is true: `lower_is_better = ("loss",)`.
     """
     if isinstance(spec, str | Path) and is_function_spec(str(spec)):
         return _of_function(open_function(str(spec)), str(spec), metric)
@@ -181,7 +184,8 @@ def _of_arrays(
         assert len(values) == samples
         return (Scores(row.name, float(values.mean()), values, row.is_rate, row.lower_is_better),)
 
-    return Evaluation(f"{short(where)}, {samples} samples", (row.name,), source.notes, score)
+    described = f"{short(where)}, {samples} samples"
+    return Evaluation(described, (row.name,), source.notes, score, samples)
 
 
 def _metric(metric: str | None, where: str) -> Metric:
@@ -245,7 +249,7 @@ def _of_function(function: Callable[[Run], Any], where: str, metric: str | None)
     def score(run: Run) -> tuple[Scores, ...]:
         with calling(function):
             result = function(run)
-            lower = bool(getattr(function, "lower_is_better", False))
+            lower = getattr(function, "lower_is_better", False)
         name = metric or getattr(function, "__name__", "score")
         named = dict(result) if isinstance(result, Mapping) else {name: result}
         if isinstance(result, Mapping) and metric is not None:
@@ -258,9 +262,24 @@ def _of_function(function: Callable[[Run], Any], where: str, metric: str | None)
             named = {metric: named[metric]}
         if not named:
             raise EdgeqError("bad-eval", f"{where} returned no metric")
-        return tuple(_returned(str(key), value, lower, where) for key, value in named.items())
+        return tuple(
+            _returned(str(key), value, _is_lower(lower, str(key)), where)
+            for key, value in named.items()
+        )
 
     return Evaluation(short(where), None, (), score)
+
+
+def _is_lower(declared: object, name: str) -> bool:
+    """Whether a function's `lower_is_better`, a truth or names, says so of the metric `name`.
+
+    A name of METRICS means here what it means there.
+    """
+    if name in METRICS:
+        return METRICS[name].lower_is_better
+    if isinstance(declared, Collection) and not isinstance(declared, str):
+        return name in declared
+    return declared == name if isinstance(declared, str) else bool(declared)
 
 
 def _returned(name: str, value: object, lower_is_better: bool, where: str) -> Scores:

@@ -9,7 +9,7 @@ not decide with it, the line says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -33,6 +33,7 @@ MAX_RULES = 64
 # Scores are ratios of small integers in float64: a gate on the exact boundary must not fall to
 # their last bits. 1e-9 is far below one sample of any evaluation and far above rounding.
 _SLACK = 1e-9
+_DECLARE = ("or give your function `lower_is_better = True`",)
 
 _RULE = re.compile(
     r"\s*(?P<name>[A-Za-z_][\w.\-/]*?)\s*(?P<op>>=|<=|>|<)\s*"
@@ -105,12 +106,34 @@ def parse_gate(gate: str | Sequence[str] | None) -> tuple[Rule, ...]:
 
 
 def check_names(
-    rules: Sequence[Rule], metrics: Sequence[str] | None, *, measured: Sequence[str] = MEASURED_HERE
+    rules: Sequence[Rule],
+    metrics: Sequence[str] | None,
+    *,
+    measured: Sequence[str] = MEASURED_HERE,
+    baselines: Collection[str] | None = None,
 ) -> None:
-    """Refuse, before any work, rules on what will not be measured.
+    """Refuse, before any work, rules on what will not be measured, and relative ones that look the
+    wrong way.
 
     `metrics` are those of the evaluation: () without one, None where its function alone knows.
+    `baselines` are the metrics whose float figure is known, None where float is measured as well.
     """
+    _check_known(rules, metrics, measured)
+    for rule in rules:
+        if rule.name in measured or not rule.relative:
+            continue
+        name = rule.name if metrics is None else _metric_name(rule, metrics, measured)
+        if metrics is not None and name in METRICS:
+            _check_direction(rule, name, METRICS[name].lower_is_better)
+        # `quality` of a function's metrics may be any of them: the figures decide, once there.
+        known = bool(baselines) if name == ONLY_METRIC else name in (baselines or ())
+        if baselines is not None and not known:
+            raise _no_baseline(rule)
+
+
+def _check_known(
+    rules: Sequence[Rule], metrics: Sequence[str] | None, measured: Sequence[str]
+) -> None:
     for rule in rules:
         if rule.name in measured:
             continue
@@ -129,7 +152,7 @@ def check_gate(rules: Sequence[Rule], measured: Mapping[str, float | Quality]) -
     """Hold the rules against what was measured: numbers in bytes or ms, and `Quality` by metric."""
     quantities = [name for name, value in measured.items() if not isinstance(value, Quality)]
     metrics = [name for name, value in measured.items() if isinstance(value, Quality)]
-    check_names(rules, metrics, measured=quantities)
+    _check_known(rules, metrics, quantities)
     lines: list[GateLine] = []
     for rule in rules:
         value = measured[rule.name if rule.name in measured else _metric_name(rule, metrics, ())]
@@ -205,6 +228,12 @@ def _metric_name(rule: Rule, metrics: Sequence[str], measured: Sequence[str]) ->
             f"gate `{rule.text}`: no quality is measured without `--eval`",
             "--eval eval.npz --metric top1",
         )
+    if rule.name in METRICS:
+        raise EdgeqError(
+            "gate-not-measurable",
+            f"gate `{rule.text}`: `{rule.name}` is not measured here",
+            "measured here: " + ", ".join([*measured, *metrics]),
+        )
     if rule.name == ONLY_METRIC:
         raise EdgeqError(
             "bad-gate",
@@ -215,6 +244,32 @@ def _metric_name(rule: Rule, metrics: Sequence[str], measured: Sequence[str]) ->
         "bad-gate",
         f"gate `{rule.text}`: unknown metric `{rule.name}` at position 1",
         *did_you_mean(rule.name, [*metrics, *measured]),
+    )
+
+
+def _check_direction(rule: Rule, metric: str, lower_is_better: bool, *hints: str) -> None:
+    """A relative rule bounds the loss: from above where lower is better, from below otherwise."""
+    if not rule.relative or (rule.op[0] == "<") == lower_is_better:
+        return
+    op, sign, better = ("<", "+", "lower") if lower_is_better else (">", "-", "higher")
+    match = _RULE.fullmatch(rule.text)
+    assert match is not None
+    right = f"{rule.name}{op}{rule.op[1:]}{sign}{match['value'][1:]}{match['unit']}"
+    raise EdgeqError(
+        "bad-gate",
+        f"gate `{rule.text}`: {better} is better of `{metric}`, and `{rule.op}` bounds the gain,"
+        " not the loss",
+        f"write `{right}`",
+        *hints,
+    )
+
+
+def _no_baseline(rule: Rule) -> EdgeqError:
+    return EdgeqError(
+        "gate-not-measurable",
+        f"gate `{rule.text}`: it is relative to the float model, which was not measured",
+        "build with the same `--eval`, so that the bundle records the float figure",
+        f"or give `{rule.name}` an absolute bound",
     )
 
 
@@ -242,14 +297,15 @@ def _check_quality(rule: Rule, quality: Quality) -> GateLine:
     value, interval, bound = quality.value, quality.interval, rule.value
     if rule.relative:
         if quality.baseline is None or quality.difference is None:
-            raise EdgeqError(
-                "gate-not-measurable",
-                f"gate `{rule.text}`: it is relative to the float model, which was not measured",
-            )
+            raise _no_baseline(rule)
+        own = () if quality.lower_is_better or quality.metric in METRICS else _DECLARE
+        _check_direction(rule, quality.metric, quality.lower_is_better, *own)
         value, interval = quality.difference, quality.difference_interval
         bound = rule.value * abs(quality.baseline) if rule.per_cent else rule.value
     passed = _holds(value, rule.op, bound)
     shown = _figure(value, quality, rule.relative)
+    if rule.relative and quality.recorded is not None and quality.baseline is not None:
+        shown += f" against {_figure(quality.baseline, quality, False)}, {quality.recorded}"
     if interval is None:
         return GateLine(
             rule.text, passed, None, f"gate {rule.text} {_word(passed)}: {shown}, no interval"

@@ -32,7 +32,8 @@ class Quality:
 
     `n` is the number of samples, None where the evaluation returned one number; then there is no
     interval either. Intervals are of 95 %; `difference_interval` is that of value - baseline,
-    paired by sample. `unit` is "fraction" for a rate in 0..1, else None.
+    paired by sample. `unit` is "fraction" for a rate in 0..1, else None. `recorded` says whose a
+    baseline is that was not measured beside the value; there is no `difference_interval` then.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class Quality:
     difference_interval: Interval | None = None
     lower_is_better: bool = False
     unit: str | None = None
+    recorded: str | None = None
 
     @property
     def difference(self) -> float | None:

@@ -182,7 +182,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `eval` measured: metrics (JSON of `edgeq.quality.Quality`) and the gate's verdict."""
+    """What `eval` measured: metrics (JSON of `edgeq.quality.Quality`) and the gate's verdict.
+
+    `value`, `n`, `baseline` and `interval` (95 %) are the first metric's; None: not measured.
+    """
 
     artifact: str
     metrics: tuple[Mapping[str, Any], ...]
@@ -191,6 +194,29 @@ class Evaluation:
     kernels: str
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def value(self) -> float | None:
+        found: float | None = self._first("value")
+        return found
+
+    @property
+    def n(self) -> int | None:
+        found: int | None = self._first("n")
+        return found
+
+    @property
+    def baseline(self) -> float | None:
+        found: float | None = self._first("baseline")
+        return found
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        ends = self._first("interval")
+        return None if ends is None else (ends[0], ends[1])
+
+    def _first(self, key: str) -> Any:
+        return self.metrics[0][key] if self.metrics else None
 
     @property
     def ok(self) -> bool:

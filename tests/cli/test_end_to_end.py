@@ -150,6 +150,29 @@ def test_eval_with_a_gate_that_fails(edgeq, schema_check, bundle: Path) -> None:
     assert "top1>=99%  failed" in plain.out
 
 
+def test_a_gate_of_the_file_is_left_out_where_eval_cannot_measure_it(edgeq, tiny: Path) -> None:
+    assert edgeq(*INT8, "-q").code == 0
+    Path("edgeq.toml").write_text('gate = ["top1>=-1pt", "p90<30ms", "size<5MB"]\n')
+    arguments = ("eval", BUNDLE, "--eval", "eval.npz", "--metric", "top1")
+    outcome = edgeq(*arguments)
+    assert outcome.code == 0
+    assert "size<5MB  passed" in outcome.out
+    assert "top1>=-1pt" not in outcome.out
+    for rule in ("top1>=-1pt", "p90<30ms"):
+        assert f"note: gate `{rule}`: " in outcome.err
+    refused = edgeq(*arguments, "--gate", "top1>=-1pt")
+    assert (refused.code, "[gate-not-measurable]" in refused.err) == (2, True)
+    Path("edgeq.toml").write_text('gate = "topp1>=-1pt"\n')
+    assert edgeq(*arguments).code == 2
+
+
+def test_a_gate_of_the_file_holds_for_a_bundle_with_its_float_figure(edgeq, bundle: Path) -> None:
+    Path("edgeq.toml").write_text('eval = "eval.npz"\nmetric = "top1"\ngate = "top1>=-1pt"\n')
+    outcome = edgeq("eval", BUNDLE)
+    assert outcome.code == 0
+    assert "the float figure that the bundle records" in outcome.out
+
+
 def test_run_saves_every_output(edgeq, bundle: Path) -> None:
     assert edgeq("run", BUNDLE, "-d", "calib.npz", "-o", "out.npz", "-q").code == 0
     with np.load("out.npz") as saved:

@@ -4,12 +4,20 @@ import pytest
 
 from edgeq import errors, targets
 
+SHIPPED = ("rpi-zero2w", "rpi4", "rpi5", "x86-avx2", "x86-vnni")  # a new target needs no golden
 
-def test_targets(edgeq, golden) -> None:
+
+def test_targets(edgeq, golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "names", lambda: SHIPPED)
     golden("targets", edgeq("targets"))
 
 
-@pytest.mark.parametrize("name", targets.names())
+def test_every_target_has_its_row(edgeq) -> None:
+    rows = edgeq("targets").out.split("\n\n")[0].splitlines()
+    assert [row.split()[0] for row in rows] == ["NAME", *targets.names()]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_one_target(edgeq, golden, name: str) -> None:
     golden(f"targets-{name}", edgeq("targets", name))
 

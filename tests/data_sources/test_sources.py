@@ -72,8 +72,45 @@ def test_an_npz_gives_its_samples_one_by_one(tmp_path: Path, save: Any) -> None:
     )
 
 
-def test_a_single_array_feeds_a_single_input_whatever_its_name(npz: Write) -> None:
-    assert open_source(npz(arr_0=images(2)), inputs=[IMAGE]).count == 2
+def test_a_single_array_feeds_a_single_input_whatever_its_name_and_it_is_said(npz: Write) -> None:
+    source = open_source(npz(foo=images(2)), inputs=[IMAGE])
+    assert (source.count, source.notes) == (2, ("array `foo` is used as input `image`",))
+    assert open_source({"image": images(2)}, inputs=[IMAGE]).notes == ()
+
+
+def test_an_array_without_a_name_needs_no_note(tmp_path: Path) -> None:
+    np.save(tmp_path / "calib.npy", images(2))
+    for spec in (images(2), tmp_path / "calib.npy", lambda: images(2), lambda: iter(images(2))):
+        assert open_source(spec, inputs=[IMAGE]).notes == ()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda: {"foo": images(3)}, lambda: ({"foo": image} for image in images(3))],
+    ids=["arrays", "items"],
+)
+def test_an_array_of_another_name_from_a_function_is_said(function: Any) -> None:
+    source = open_source(function, inputs=[IMAGE])
+    assert len(list(source)) == 3
+    assert source.notes == ("array `foo` is used as input `image`",)
+
+
+def test_labels_are_never_an_input(npz: Write, tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", images(2))
+    specs = (
+        npz(y=images(2)),
+        {"y": images(2)},
+        tmp_path / "y.npy",
+        lambda: {"y": images(2)},
+        lambda: ({"y": image} for image in images(2)),
+    )
+    for spec in specs:
+        error = refused("data-mismatch", spec, IMAGE)
+        assert error.message.endswith(
+            "has no array for input `image`; it has `y`, which holds labels"
+        )
+    called_y = TensorInfo("y", "float32", IMAGE.shape)
+    assert open_source(npz(y=images(2)), inputs=[called_y]).notes == ()
 
 
 def test_arrays_that_are_no_input_are_said(npz: Write) -> None:

@@ -43,6 +43,36 @@ def test_a_source_gives_the_same_again() -> None:
         np.testing.assert_array_equal(left["x"], right["x"])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "count", "used"),
+    [
+        ([2**22], 16, 16),  # 2**26 elements: just as many as may be
+        ([2**22, 1], 16, 15),
+        ([48_000_000], 16, 1),
+        ([2**28], 3, 1),
+        ([2**27, 2**27], 1, 1),
+        ([0], 16, 16),
+    ],
+)
+def test_large_inputs_lower_the_count_and_it_is_said(
+    sizes: list[int], count: int, used: int
+) -> None:
+    inputs = [TensorInfo(f"x{size}", "float32", ("n", size)) for size in sizes]
+    source = synthetic(inputs, count)
+    note = f"{used} of {count} made-up samples: the inputs are large"
+    assert source.count == used
+    assert source.notes == ((note,) if used < count else ())
+    assert source.description == f"{used} synthetic sample{'s' * (used > 1)} (seed 0)"
+
+
+def test_as_many_feeds_come_as_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["edgeq.data.synthetic"]  # the package calls a function so
+    monkeypatch.setattr(module, "MAX_TOTAL_ELEMENTS", 3 * 3 * 16 * 16)
+    fewer, all_of_them = synthetic([X], 16), synthetic([X], 3)
+    for left, right in zip(fewer, all_of_them, strict=True):
+        np.testing.assert_array_equal(left["x"], right["x"])
+
+
 def test_splitmix64_as_published() -> None:
     """The first outputs of splitmix64 seeded with 1234567 (Vigna's reference implementation)."""
     gamma = np.uint64(0x9E3779B97F4A7C15)

@@ -44,6 +44,18 @@ def test_a_page_says_what_happens(name: str, repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_recipe_for_a_target_ends_with_the_tests_that_see_it(
+    runner: ModuleType, repository: Path
+) -> None:
+    """The page's own check then runs them in the copy, where the recipe's file lies."""
+    page = (repository / "CONTRIBUTING.md").read_text()
+    found = runner.blocks(page)
+    written = next(block.line for block in found if block.file == "targets/my-board.toml")
+    commands = [line for block in found if block.line > written for line in block.text.splitlines()]
+    [tests] = [line for line in commands if line.startswith("python -m pytest ")]
+    assert {"tests/targets", "tests/cli/test_listings.py"} <= set(tests.split())
+
+
 def test_every_page_is_on_the_list(runner: ModuleType, repository: Path) -> None:
     assert runner.PAGES == PAGES
     written = {

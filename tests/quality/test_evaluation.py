@@ -375,3 +375,12 @@ def test_the_bootstrap_takes_many_samples_in_little_memory() -> None:
     low, high = paired_bootstrap(values)
     # two standard errors of the mean to either side, and a tenth for the resampling
     assert (high - low) == pytest.approx(2 * 1.96 / np.sqrt(20_000), rel=0.1)
+
+
+def test_lower_is_better_of_some_metrics_of_a_function() -> None:
+    def score(run: Callable[..., Any]) -> Mapping[str, float]:
+        return {"accuracy": 0.9, "loss": 0.3, "mae": 0.1, "top1": 0.9}
+
+    score.lower_is_better = ("loss", "top1")  # type: ignore[attr-defined]
+    found = open_evaluation(score, inputs=[X]).score(same)
+    assert [item.lower_is_better for item in found] == [False, True, True, False]

@@ -177,6 +177,72 @@ def test_relative_needs_the_float_model() -> None:
     assert held("top1>=60%", alone)[0]
 
 
+@pytest.mark.parametrize(
+    ("gate", "metric", "better", "right"),
+    [
+        ("quality>=-1pt", "mae", "lower", "quality<=+1pt"),
+        ("mae > -5 %", "mae", "lower", "mae<+5%"),
+        ("mse>=+0.1", "mse", "lower", "mse<=+0.1"),
+        ("top1<=+1pt", "top1", "higher", "top1>=-1pt"),
+        ("top1<-1pt", "top1", "higher", "top1>-1pt"),
+        ("cosine<=+0.01", "cosine", "higher", "cosine>=-0.01"),
+    ],
+)
+def test_a_relative_rule_that_looks_the_wrong_way(
+    gate: str, metric: str, better: str, right: str
+) -> None:
+    message = (
+        rf"{better} is better of `{metric}`, and `.+` bounds the gain, not the loss \[bad-gate\]"
+    )
+    with pytest.raises(EdgeqError, match=message) as caught:
+        check_names(parse_gate(gate), (metric,))
+    assert caught.value.hints == (f"write `{right}`",)
+    check_names(parse_gate(right), (metric,))
+
+
+def test_the_direction_of_a_users_metric_is_known_once_it_is_measured() -> None:
+    loss = Quality("loss", 1.1, 1.0, None, None, None, True)
+    check_names(parse_gate("loss>=-1%"), None)
+    with pytest.raises(EdgeqError, match=r"lower is better of `loss`") as caught:
+        held("loss>=-1%", loss)
+    assert caught.value.hints == ("write `loss<=+1%`",)
+    with pytest.raises(EdgeqError, match=r"higher is better of `iou`") as caught:
+        held("quality<=+0.1", ONE_NUMBER)
+    assert caught.value.hints == (
+        "write `quality>=-0.1`",
+        "or give your function `lower_is_better = True`",
+    )
+    assert held("loss<=+20%", loss)[0]
+
+
+@pytest.mark.parametrize("gate", ["top1<=99%", "mae>=0.1", "top1>0.5"])
+def test_an_absolute_rule_may_look_either_way(gate: str) -> None:
+    check_names(parse_gate(gate), ("top1", "mae"))
+
+
+def test_a_relative_rule_without_a_baseline_is_refused_before_work() -> None:
+    for gate, metrics in (("top1>=-1pt", ("top1",)), ("quality>=-1pt", None), ("iou>=-1pt", None)):
+        with pytest.raises(EdgeqError, match=r"which was not measured \[gate-not-measurable\]"):
+            check_names(parse_gate(gate), metrics, baselines=())
+    check_names(parse_gate("top1>=-1pt,quality>=-1pt"), ("top1",), baselines=("top1",))
+    check_names(parse_gate("quality>=-1pt"), None, baselines=("iou",))
+    check_names(parse_gate("top1>=0.5,size<1MB"), ("top1",), baselines=())
+
+
+def test_a_metric_of_edgeqs_own_that_was_not_asked_for() -> None:
+    with pytest.raises(EdgeqError, match=r"`top1` is not measured here \[gate-not-meas") as caught:
+        check_names(parse_gate("top1>=-1pt"), ("mae",))
+    assert caught.value.hints == ("measured here: size, mae",)
+
+
+def test_a_recorded_baseline_is_told() -> None:
+    quality = Quality("top1", 0.7, 0.72, 100, (0.6, 0.8), None, False, "fraction", "as recorded")
+    passed, text = held("top1>=-1pt", quality)
+    assert not passed
+    assert text == "gate top1>=-1pt failed: -2.00 pt against 72.00 %, as recorded, no interval"
+    assert "recorded" not in held("top1>=60%", quality)[1]
+
+
 # -- holding rules against figures ---------------------------------------------------------------
 
 
