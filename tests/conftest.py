@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import signal
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if name in required:
             pytest.fail(f"EDGEQ_REQUIRE has `{name}`, and {reason}", pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def draws_of_its_own(request: pytest.FixtureRequest) -> None:
+    """A module's `RNG` starts anew for each test, by the test's name: xdist deals tests out in any
+    order, and what one draws may not hang on what ran before it."""
+    rng = getattr(getattr(request, "module", None), "RNG", None)
+    if rng is not None:
+        seed = zlib.crc32(request.node.name.encode())
+        rng.bit_generator.state = type(rng.bit_generator)(seed).state
 
 
 @pytest.fixture(scope="session")

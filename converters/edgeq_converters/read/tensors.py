@@ -95,7 +95,7 @@ def check(tensor: TensorProto, found: Findings) -> None:
         found.add("damaged-model", f"{label} has {len(tensor.dims)} dimensions")
         return
     spread = math.prod(size for size in tensor.dims if size)
-    if any(size < 0 for size in tensor.dims) or spread > _MAX_SPREAD:
+    if any(size < 0 for size in tensor.dims) or (0 in tensor.dims and spread > _MAX_SPREAD):
         found.add("damaged-model", f"{label} has the shape {_shape(tensor)}")
         return
     if tensor.HasField("segment"):
