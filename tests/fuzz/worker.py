@@ -26,7 +26,7 @@ PROBE_LIMIT_S = 20.0
 
 
 def peak_kb() -> int:
-    """The most this process held. Not `ru_maxrss`, which survives exec: it would be the parent's."""
+    """The most this process held; `ru_maxrss` survives exec and would be the parent's."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0])
 
