@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from edgeq.data.sources import Feed, Source, Tally
 from edgeq.errors import EdgeqError
+from edgeq_runtime.golden import splitmix64
 from edgeq_runtime.tensors import TensorInfo
 
 MAX_ELEMENTS = 1 << 28
 MAX_TOTAL_ELEMENTS = 1 << 26  # of all samples together: seconds to make up, not minutes
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source:
@@ -100,13 +100,8 @@ def _uniform(size: int, key: tuple[int, int, int], lane: int) -> NDArray[np.floa
 
 def _bits(size: int, key: tuple[int, int, int], lane: int) -> NDArray[np.uint64]:
     """64 random bits an element: splitmix64 of a counter that starts where (key, lane) says."""
-    start = np.zeros(1, np.uint64)
+    start = 0
     for part in (*key, lane):
-        start = _mix(start + np.uint64(part % 2**64) + _GOLDEN)
-    return _mix(start + np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN)
-
-
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        start = int(splitmix64((start + part) % 2**64, 1)[0])
+    bits: NDArray[np.uint64] = splitmix64(start, size)
+    return bits

@@ -112,11 +112,7 @@ def _fidelity(fidelity: Fidelity) -> str:
 
 
 def _precision(facts: CardFacts) -> str:
-    rows = [
-        (precision, ", ".join(f"{count} {op}" for op, count in sorted(counts.items())))
-        for precision, counts in sorted(facts.ops.items())
-    ]
-    text = "## Precision\n\n" + _table(("precision", "operators"), rows)
+    text = "## Precision\n\n" + _table(("precision", "operators"), precision_rows(facts.ops))
     if facts.left_in_float:
         grouped = group_reasons(facts.left_in_float)
         text += "\n\nLeft in float:\n\n" + "\n".join(
@@ -124,6 +120,14 @@ def _precision(facts: CardFacts) -> str:
             for (op_type, reason), nodes in grouped
         )
     return text
+
+
+def precision_rows(ops: Mapping[str, Mapping[str, int]]) -> tuple[tuple[str, str], ...]:
+    """("int8", "1 Add, 5 Conv") for each precision, by name."""
+    return tuple(
+        (precision, ", ".join(f"{count} {op}" for op, count in sorted(counts.items())))
+        for precision, counts in sorted(ops.items())
+    )
 
 
 def group_reasons(

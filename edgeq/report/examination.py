@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeq.report.card import megabytes
+from edgeq.report.card import megabytes, precision_rows
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -66,7 +66,7 @@ def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
         ),
         ("Inputs", tensor_rows(data["inputs"])),
         ("Outputs", tensor_rows(data["outputs"])),
-        ("Precision", _precision_rows(data["ops"])),
+        ("Precision", precision_rows(data["ops"])),
         ("Left in float", _left_rows(data["left_in_float"])),
         ("Measured", _measured_rows(data["quality"])),
         (
@@ -87,13 +87,6 @@ def _cpu_text(cpu: Mapping[str, Any]) -> str:
 
 def _gate_text(gate: Mapping[str, Any] | None) -> str:
     return "none was set" if gate is None else "passed" if gate["passed"] else "failed"
-
-
-def _precision_rows(ops: Mapping[str, Mapping[str, int]]) -> Rows:
-    return tuple(
-        (precision, ", ".join(f"{count} {op}" for op, count in sorted(counts.items())))
-        for precision, counts in sorted(ops.items())
-    )
 
 
 def _left_rows(left: Sequence[Mapping[str, str]]) -> Rows:
