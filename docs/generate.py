@@ -15,7 +15,10 @@ from edgeq.errors import SLUGS
 
 HERE = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by docs/generate.py; `make docs` writes it anew. -->"
-COMMANDS = ("build", "run", "eval", "inspect", "verify", "targets", "doctor", "explain")
+COMMANDS = (
+    *("build", "run", "eval", "compare", "inspect", "verify"),
+    *("init", "targets", "doctor", "explain"),
+)
 
 
 def shown(*arguments: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeq_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from edgeq.api import build, evaluate, inspect, verify
+    from edgeq.api import build, compare, evaluate, inspect, verify
     from edgeq.config import BuildSettings
     from edgeq.errors import EdgeqError
     from edgeq_runtime import load
@@ -18,6 +18,7 @@ _HOMES = {
     "BuildSettings": "edgeq.config",
     "EdgeqError": "edgeq.errors",
     "build": "edgeq.api",
+    "compare": "edgeq.api",
     "evaluate": "edgeq.api",
     "inspect": "edgeq.api",
     "load": "edgeq_runtime",
@@ -29,6 +30,7 @@ __all__ = [
     "EdgeqError",
     "__version__",
     "build",
+    "compare",
     "evaluate",
     "inspect",
     "load",

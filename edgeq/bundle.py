@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeq.errors import EdgeqError
 from edgeq_runtime import archive, canonical, golden, limits, manifest
@@ -31,12 +31,24 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+
+class Weights(Protocol):
+    """A file too large for memory: its size, and its bytes in order, made anew at each call."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def pieces(self) -> Iterator[bytes]: ...
+
+
 NEEDS_RUNTIME = "0.1.0"
 """The first edgeq-runtime that reads format 1."""
 
 VECTORS, ATTEMPTS = 4, 16
 GOLDEN_FILE = "golden.bin"
 PLAN_FILE = "plan.json"
+WEIGHTS_FILE = "model.weights"
+"""What the artifact of a model beyond 2 GB calls the file of its weights."""
 
 UNIT_ROUNDOFF = 2.0**-24
 CONFIDENCE = 8.0
@@ -52,7 +64,8 @@ class BundleContents:
     a dequantized integer. input_ranges: input -> (low, high), from which golden inputs are drawn;
     every input needs one, bool inputs aside. exact_kernels: "safe" when no kernel can saturate on
     these weights, else "needed". float_depths: output -> (float layers before it, terms of the
-    longest sum in them); tolerances: output -> absolute tolerance, which outranks it.
+    longest sum in them); tolerances: output -> absolute tolerance, which outranks it. weights: what
+    the artifact finds in `WEIGHTS_FILE` beside it, where one file cannot hold it all.
     golden_shapes: input -> the shape of golden inputs where a dimension is unknown (default 1).
     """
 
@@ -73,6 +86,7 @@ class BundleContents:
     card: str
     artifact_file: str = "model.onnx"
     artifact_format: str = "onnx"
+    weights: Weights | None = None
     exact_outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     input_specs: Mapping[str, InputSpec] = field(default_factory=dict)
     labels: Sequence[str] | None = None
@@ -139,7 +153,7 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "model": c.model,
         "target": c.target,
         "precision": c.precision,
-        "artifact": {"file": c.artifact_file, "format": c.artifact_format},
+        "artifact": {"file": c.artifact_file, "format": c.artifact_format, **_weights(c)},
         "inputs": [_tensor(info) for info in c.inputs],
         "outputs": [_tensor(info) for info in c.outputs],
         "input_specs": {name: spec.to_json() for name, spec in c.input_specs.items()},
@@ -156,8 +170,23 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "files": {
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
-        },
+        }
+        | _weights_entry(c.weights),
     }
+
+
+def _weights(c: BundleContents) -> dict[str, str]:
+    return {} if c.weights is None else {"weights": WEIGHTS_FILE}
+
+
+def _weights_entry(weights: Weights | None) -> dict[str, Any]:
+    """Their row in the table of files; reads them once."""
+    if weights is None:
+        return {}
+    digest = hashlib.sha256()
+    for piece in weights.pieces():
+        digest.update(piece)
+    return {WEIGHTS_FILE: {"size": weights.size_bytes, "sha256": digest.hexdigest()}}
 
 
 def _needs(c: BundleContents) -> dict[str, Any]:
@@ -353,13 +382,23 @@ def _store(stored: bytearray, name: str, rule: Rule, array: Array, size: int) ->
 # -- write ----------------------------------------------------------------------------------------
 
 
-def write(files: Mapping[str, bytes], out: Path, *, packaging: str, force: bool) -> None:
+def write(
+    files: Mapping[str, bytes],
+    out: Path,
+    *,
+    packaging: str,
+    force: bool,
+    weights: Weights | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> None:
     """Put the bundle at `out`: at every instant the old output, or the whole new one, is there.
 
     packaging: "zip" (one file) or "dir". An existing file is replaced; an existing folder is
     refused [output-exists] unless `force`, and even then only if it is empty or a bundle. Written
     beside as `.NAME.edgeq-partial`, synced, then renamed; a leftover of that name is removed first.
-    A failing disk or a missing permission is [write-failed], with nothing lost.
+    A failing disk or a missing permission is [write-failed], with nothing lost. `weights` beside
+    the artifact make it a folder, whatever `packaging` says; `check` reads what was written before
+    it gets its name, and raises where it is not good.
 
     An existing folder, or a file where a folder goes, is swapped in one step by Linux's
     renameat2(RENAME_EXCHANGE). Where the system or the file system has none, the old output is
@@ -368,14 +407,28 @@ def write(files: Mapping[str, bytes], out: Path, *, packaging: str, force: bool)
     """
     out = Path(os.path.abspath(out))
     try:
-        _write(files, out, packaging, force)
+        _write(
+            files,
+            out,
+            "zip" if packaging == "zip" and weights is None else "dir",
+            force,
+            weights,
+            check,
+        )
     except OSError as error:
         raise EdgeqError(
             "write-failed", f"cannot write `{out.name}`: {error.strerror or error}"
         ) from error
 
 
-def _write(files: Mapping[str, bytes], out: Path, packaging: str, force: bool) -> None:
+def _write(
+    files: Mapping[str, bytes],
+    out: Path,
+    packaging: str,
+    force: bool,
+    weights: Weights | None,
+    check: Callable[[Path], None] | None,
+) -> None:
     partial = out.parent / f".{out.name}.edgeq-partial"
     old = out.parent / f".{out.name}.edgeq-old"
     if os.path.lexists(old) and not os.path.lexists(out):
@@ -385,9 +438,11 @@ def _write(files: Mapping[str, bytes], out: Path, packaging: str, force: bool) -
     _remove(old)
     with _removing(partial):
         if packaging == "dir":
-            _write_folder(files, partial)
+            _write_folder(files, weights, partial)
         else:
             _write_file(partial, archive.zip_parts(files))
+        if check is not None:
+            check(partial)
         _put(partial, out, old)
         _sync_folder(out.parent)
 
@@ -416,10 +471,12 @@ def _check_replaceable(out: Path, force: bool) -> None:
         )
 
 
-def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
+def _write_folder(files: Mapping[str, bytes], weights: Weights | None, folder: Path) -> None:
     folder.mkdir()
     for name, data in files.items():
         _write_file(folder / name, (data,))
+    if weights is not None:
+        _write_file(folder / WEIGHTS_FILE, weights.pieces())
     _sync_folder(folder)
 
 

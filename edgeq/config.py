@@ -20,8 +20,13 @@ MAX_FILE_BYTES = 1 << 20
 MAX_RANK = 16
 MAX_DIMENSION = 2**31 - 1
 
-PRECISIONS = ("auto", "fp32", "int8")
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
 PACKAGINGS = ("zip", "dir")
+AUTO = "auto"
+"""What leaves a choice to edgeq, which then measures."""
+WEIGHTS = ("auto", "int8")
+ACTS = ("auto", "static", "dynamic", "mixed", "fp32")
+"""What layers read in an int8 build: ranges from data, ranges found at run time, both, or float."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class BuildSettings:
 
     Paths are strings, relative to the current folder (those of edgeq.toml are made so by `load`).
     `data` and `eval` may be `file.py:function`. `gate` and `keep_float` also take a comma string.
-    `algo` is a name of the registry's algorithms.
+    `algo` is a name of the registry's algorithms, or `auto`: chosen by measuring.
     `shape` maps an input's name to its dimensions; `input` maps one to its `[input.NAME]` table.
     `packaging` is the flag `--as` and the key `as`.
     """
@@ -45,13 +50,15 @@ class BuildSettings:
     gate: tuple[str, ...] = ()
     strict: bool = False
     keep_float: tuple[str, ...] = ()
-    algo: str = "minmax"
+    algo: str = AUTO
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     synthetic_data: bool = False
     labels: str | None = None
     packaging: str = "zip"
     out: str | None = None
     force: bool = False
+    weights: str = "auto"
+    acts: str = "auto"
     input: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,6 +293,8 @@ FIELDS: dict[str, Row] = {
     "packaging": Row("as", "text", _choice(PACKAGINGS)),
     "out": Row("out", "path", _text),
     "force": Row("force", "flag", _flag),
+    "weights": Row("weights", "text", _choice(WEIGHTS)),
+    "acts": Row("acts", "text", _choice(ACTS)),
     "input": Row("input", "tables", _inputs),
 }
 assert tuple(FIELDS) == tuple(item.name for item in fields(BuildSettings))

@@ -25,11 +25,10 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Fetch the real file, or export the model to ONNX.",
     ),
     "model-too-large": Slug(
-        cause="Model and weights together are beyond what one ONNX file can hold.",
-        example="big.onnx: 3,221,225,472 bytes of model and weights; at most 2,147,483,647 are "
-        "read "
-        "[model-too-large]",
-        fix="Export a smaller model, or one in parts.",
+        cause="The model file, or its small tensors together, are beyond 2 GB, what protobuf holds.",
+        example="big.onnx: 3,221,225,472 bytes in one file or small tensors; at most "
+        "2,147,483,647 are read [model-too-large]",
+        fix="Export the model with its weights as external data: those may be larger.",
     ),
     "damaged-model": Slug(
         cause="The bytes of the file contradict themselves: cut short, overwritten, or badly made.",
@@ -83,11 +82,6 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Use the nearest name in the hint; `edgeq inspect` lists the inputs.",
     ),
     # -- settings, targets, registry -------------------------------------------------------------
-    "missing-extra": Slug(
-        cause="A part of edgeq needs a package that the default install leaves out.",
-        example="reading PyTorch models needs `torch` [missing-extra]",
-        fix="Run the `pip install` line that the hint prints.",
-    ),
     "unknown-slug": Slug(
         cause="`edgeq explain` was asked for a slug that does not exist.",
         example="there is no slug `need-data` [unknown-slug]",
@@ -246,14 +240,14 @@ SDK_SLUGS: dict[str, Slug] = {
     "too-large": Slug(
         cause="The weights do not fit into one ONNX file, which protobuf limits to 2 GB.",
         example="the weights are 2.6 GB, and an ONNX file holds 2 [too-large]",
-        fix="Build a smaller model; edgeq writes single files only.",
+        fix="Keep the weights in external data: what edgeq does not change may stay outside the file.",
     ),
     # -- build -----------------------------------------------------------------------------------
     "needs-data": Slug(
         cause="Static int8 takes its ranges from calibration samples, and none were given.",
         example="static int8 needs calibration data, and none was given [needs-data]",
-        fix="Give samples of real input with `--data`; `--synthetic-data` shows the work "
-        "uncalibrated.",
+        fix="Give samples of real input with `--data`; `--weights int8 --acts dynamic` needs none; "
+        "`--synthetic-data` shows the work uncalibrated.",
     ),
     "nothing-to-quantize": Slug(
         cause="Int8 was asked for and no operator of the model can run in int8 on the target.",
@@ -315,11 +309,26 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Report it with the crash file that the hint names; it holds no data of yours.",
         exit_code=70,
     ),
+    # -- comparing -------------------------------------------------------------------------------
+    "not-comparable": Slug(
+        cause="Two artifacts take other inputs or have no output in common, so nothing can be "
+        "measured between them.",
+        example="the inputs do not match: a.onnx has `image` float32 [n, 3, 224, 224]; b.edgeq has "
+        "`tokens` int64 [n, 64] [not-comparable]",
+        fix="Compare artifacts of one model; `edgeq inspect` shows the inputs and outputs of each.",
+    ),
+    "needs-bundle": Slug(
+        cause="The plan of a model was asked for, and a plan is made from data when it is built.",
+        example="`model.onnx` is a model: its plan is made from calibration data when it is built "
+        "[needs-bundle]",
+        fix="Give a bundle, or let `edgeq build MODEL -t TARGET -d SRC --plan-only -v` make the "
+        "plan.",
+    ),
     # -- bundles ---------------------------------------------------------------------------------
     "output-exists": Slug(
-        cause="A folder stands where the bundle is to be written.",
+        cause="A folder stands where the bundle is to be written, or a file where settings are.",
         example="the folder `digits-rpi5-int8.edgeq` exists [output-exists]",
-        fix="Write elsewhere with `-o`, or replace a bundle's folder with `--force`.",
+        fix="Write elsewhere with `-o`, or replace what is there with `--force`.",
     ),
     "write-failed": Slug(
         cause="The bundle could not be written: no space, no permission, a failing disk; the old "

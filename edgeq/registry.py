@@ -32,11 +32,21 @@ ALGORITHMS: dict[str, str] = {
     "minmax": "edgeq.quant.quantize:quantize",
     "p99.999": "edgeq.quant.quantize:quantize",
     "p99.99": "edgeq.quant.quantize:quantize",
+    "p99.9": "edgeq.quant.quantize:quantize",
+    "mse": "edgeq.quant.quantize:quantize",
+    "kl": "edgeq.quant.quantize:quantize",
+}
+
+# Called as (artifact bytes) -> what shows the tensors inside a file of the format, for `compare`:
+# `.outputs` and `.inside` (name -> edgeq.quant.fidelity.Held), `.showing(names) -> bytes`.
+VIEWERS: dict[str, str] = {
+    "onnx": "edgeq_converters.read.onnx_tensors:OnnxTensors",
 }
 
 TABLES: dict[str, dict[str, str]] = {
     "readers": READERS,
     "writers": WRITERS,
+    "viewers": VIEWERS,
     "engines": ENGINES,
     "algorithms": ALGORITHMS,
 }

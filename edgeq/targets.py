@@ -1,8 +1,9 @@
 """Targets: one TOML file per device or CPU class, read into frozen dataclasses.
 
-Every number in a file has a `source`: an address, or `notes: DOCUMENT SECTION`. Where no source
-can be quoted there is no number, and what needs it says "unknown". A required feature may be
-written `a|b`: one of them is enough. Names of features are Linux's (/proc/cpuinfo).
+Every number in a file has a `source`: an address, `notes: DOCUMENT SECTION`, or `bench: FILE`, a
+script of this repository that measures it. Where no source can be quoted there is no number, and
+what needs it says "unknown". A required feature may be written `a|b`: one of them is enough.
+Names of features are Linux's (/proc/cpuinfo).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ACTIVATION_DTYPES = ("int8", "uint8")
 SPEEDS = ("fast", "no gain", "slow")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
 _FEATURES = re.compile(r"[a-z0-9_]+(\|[a-z0-9_]+)*")
-_SOURCE = re.compile(r"https://\S+|notes: [a-z-]+[ ,].+")
+_SOURCE = re.compile(r"https://\S+|notes: [a-z-]+[ ,].+|bench: [a-z_]+\.py")
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,9 @@ class _Table:
     def source(self) -> str:
         value = self.text("source")
         if not _SOURCE.fullmatch(value):
-            raise self.wrong("source", f"is `{value}`, neither an https address nor `notes: ...`")
+            raise self.wrong(
+                "source", f"is `{value}`, neither an https address nor `notes: ...`, `bench: ...`"
+            )
         return value
 
     def number(self, key: str) -> float | None:

@@ -37,6 +37,7 @@ def _has_program(*names: str) -> bool:
 _NEEDS: Mapping[str, tuple[Callable[[], bool], str]] = {
     "shared": ((SHARED / "data").is_dir, "there is no folder `shared/data` beside the repository"),
     "torch": (lambda: importlib.util.find_spec("torch") is not None, "torch is not installed"),
+    "images": (lambda: importlib.util.find_spec("PIL") is not None, "pillow is not installed"),
     "strace": (lambda: _has_program("strace"), "strace is not installed"),
     "qemu": (
         lambda: _has_program("qemu-x86_64", "qemu-x86_64-static"),

@@ -14,10 +14,12 @@ from edgeq.config import BuildSettings
 from edgeq.report.events import Progress, silent
 
 if TYPE_CHECKING:
+    from edgeq.report.comparison import Compared
     from edgeq.report.results import (
         Build,
         Doctor,
         Evaluation,
+        Initialized,
         Inspection,
         Planned,
         Ran,
@@ -103,9 +105,13 @@ def evaluate(
     metric: str | None = None,
     gate: str | Sequence[str] | None = None,
     input: Mapping[str, Any] | None = None,
+    labels: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure the quality of a bundle or a float model with exact kernels; apply the gate."""
+    """Measure the quality of a bundle or a float model with exact kernels; apply the gate.
+
+    `labels`: a file of class names, for a model and a folder of images in class folders.
+    """
     from edgeq.api.use import evaluate as measure
 
     return measure(
@@ -114,6 +120,7 @@ def evaluate(
         metric=metric,
         gate=gate,
         input=input,
+        labels=labels,
         progress=progress or silent,
     )
 
@@ -149,11 +156,49 @@ def verify(bundle: str | Path, *, progress: Progress | None = None) -> Verified:
     return prove(bundle, progress=progress or silent)
 
 
-def inspect(file: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None) -> Inspection:
-    """Describe a model file or a bundle: inputs, outputs, operators, precision, quality, files."""
+def compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    data: Any = None,
+    samples: int | None = None,
+    input: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Compared:
+    """Measure how far artifact `b` is from `a`: each output and each inner tensor of one name.
+
+    Bundles and models in any mix, on the same `data` (None: made-up inputs in the calibrated
+    ranges), with exact kernels.
+    """
+    from edgeq.api.comparing import compare as measure
+
+    return measure(a, b, data=data, samples=samples, input=input, progress=progress or silent)
+
+
+def inspect(
+    file: str | Path, *, shape: Mapping[str, Sequence[int]] | None = None, plan: bool = False
+) -> Inspection:
+    """Describe a model file or a bundle: inputs, outputs, operators, precision, quality, files.
+
+    `plan` adds each operator of a bundle to `data["plan"]`: precision, range, error, reason.
+    """
     from edgeq.api.examine import inspect as look
 
-    return look(file, shape=shape or {})
+    return look(file, shape=shape or {}, plan=plan)
+
+
+def init(
+    model: str | Path,
+    *,
+    target: str | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+) -> Initialized:
+    """Write a settings file for `model` (default: edgeq.toml), every setting explained."""
+    from edgeq.api.settings_file import init as write
+    from edgeq.config import FILE_NAME
+
+    return write(model, target=target, out=FILE_NAME if out is None else out, force=force)
 
 
 def doctor() -> Doctor:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
-from edgeq.api import models
+from edgeq.api import asked, models
 from edgeq.api.progress import Stage
 from edgeq.api.samples import SEED, SYNTHETIC, Tap
+from edgeq.config import AUTO
 from edgeq.errors import EdgeqError
 from edgeq.report.events import Note, Progress, Warned, silent
 from edgeq.report.results import Artifact, Build, Planned
+from edgeq_runtime.outside import file_bytes
 
 if TYPE_CHECKING:
     from edgeq.api.stages import Candidate, Evaluated, Work
@@ -43,7 +45,7 @@ def build(request: Request, progress: Progress = silent) -> Build:
 
     settings = request.settings
     target = _target(settings)
-    rungs = _rungs(request)
+    rungs = asked.rungs(request)
     for precision in rungs:
         _require_writable(_out_path(settings, precision), settings)
     work, evaluation = _prepare(request, target, progress)
@@ -54,22 +56,25 @@ def build(request: Request, progress: Progress = silent) -> Build:
             break
         work.notes.append(f"{candidate.precision} did not pass its gate, so {precision} was built")
         candidate = attempt(work, precision, evaluation)
+    if candidate.precision not in rungs:
+        _require_writable(_out_path(settings, candidate.precision), settings)
     return _finish(work, candidate, progress)
 
 
 def plan(request: Request, progress: Progress = silent) -> Planned:
     """Make the plan `build` would carry out, with its numbers, and write nothing."""
-    from edgeq.api.stages import counts, left_in_float, quantize
+    from edgeq.api.stages import counts, left_in_float, quantized_as
 
     target = _target(request.settings)
-    precision = _rungs(request)[0]
+    precision = asked.rungs(request)[0]
     ungated = dataclasses.replace(request.settings, gate=())  # nothing is measured: no gate either
     request = dataclasses.replace(request, settings=ungated, evaluate=None)
     work, _ = _prepare(request, target, progress)
     _tell_assumptions(request.settings, (precision,), work)
-    quantized = quantize(work) if precision == "int8" else None
+    quantized = quantized_as(work, precision)
     work.notes.extend((*(quantized.plan.notes if quantized else ()), *work.tap.told()))
-    _tell(work, (), progress)
+    warnings = (quantized.left_float,) if quantized and quantized.left_float else ()
+    _tell(work, warnings, progress)
     return Planned(
         model=work.prepared.summary(),
         target=target.name,
@@ -78,8 +83,9 @@ def plan(request: Request, progress: Progress = silent) -> Planned:
         ops=counts(work, quantized),
         left_in_float=left_in_float(quantized),
         calibration=None if quantized is None else quantized.calibration,
-        warnings=(),
+        warnings=warnings,
         notes=tuple(work.notes),
+        search=None if quantized is None else quantized.search,
     )
 
 
@@ -94,21 +100,6 @@ def _target(settings: BuildSettings) -> Target:
             "list them: `edgeq targets`",
         )
     return targets.load(settings.target)
-
-
-def _rungs(request: Request) -> tuple[str, ...]:
-    """The precisions to try, in order; `auto` falls back to float where the gate fails."""
-    precision = request.settings.precision
-    if precision == "auto":
-        return ("int8", "fp32") if request.has_data else ("fp32",)
-    if precision == "int8" and not request.has_data:
-        raise EdgeqError(
-            "needs-data",
-            "static int8 needs calibration data, and none was given",
-            "give samples: `--data calib/` (folder, .npz, or `file.py:function`)",
-            "or see what it would do, uncalibrated: `--synthetic-data`",
-        )
-    return (precision,)
 
 
 def _model_path(settings: BuildSettings) -> Path:
@@ -151,7 +142,8 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
     from edgeq.quality import check_names, open_evaluation, parse_gate
 
     settings = request.settings
-    registry.resolve("algorithms", settings.algo)
+    if settings.algo != AUTO:
+        registry.resolve("algorithms", settings.algo)
     labels = None if settings.labels is None else read_labels(Path(settings.labels))
     _require_engine(target)
     rules = parse_gate(settings.gate)
@@ -165,6 +157,7 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         prepared=prepared,
         tap=tap,
         calibrated=request.data is not None,
+        has_data=request.has_data,
         labels=labels,
         stage=stage,
         notes=list(prepared.read.notes),
@@ -176,6 +169,7 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         metric=settings.metric,
         inputs=prepared.graph.inputs,
         specs=input_specs(settings),
+        labels=labels,
     )
     check_names(rules, evaluation.metrics)
     work.notes.extend(evaluation.notes)
@@ -261,15 +255,21 @@ def _data_name(data: Any, description: str) -> str:
 
 def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work) -> None:
     if settings.precision == "auto":
-        given = "calibration data was given" if work.calibrated else "synthetic data was asked for"
-        because = (
-            f"{given}; fp32 if its gate fails"
-            if rungs[0] == "int8"
-            else "no calibration data was given"
-        )
-        work.notes.append(f"assumed precision {rungs[0]}: {because}")
-    if not work.calibrated and rungs[0] == "int8":
+        work.notes.append(f"assumed precision {rungs[0]}: {_assumption(settings, rungs, work)}")
+    acts = asked.acts(settings, has_data=work.has_data)
+    if acts != settings.acts:
+        work.notes.append(f"assumed --acts {acts}: no calibration data was given")
+    if rungs[0] == "int8" and not work.calibrated and acts not in asked.NO_DATA:
         work.notes.append("calibration data is synthetic: every figure is not calibrated")
+
+
+def _assumption(settings: BuildSettings, rungs: Sequence[str], work: Work) -> str:
+    if asked.names_int8(settings):
+        return f"`{asked.reason(settings)}` was given"
+    if rungs[0] != "int8":
+        return "no calibration data was given"
+    given = "calibration data was given" if work.calibrated else "synthetic data was asked for"
+    return f"{given}; fp32 if its gate fails"
 
 
 def _tell(work: Work, warnings: Sequence[str], progress: Progress) -> None:
@@ -287,15 +287,16 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
     written = pack(work, candidate, _out_path(work.settings, candidate.precision)) if keep else None
     _tell(work, candidate.warnings, progress)
     quantized = candidate.quantized
+    artifacts = (_artifact(candidate.artifact),) if written is None else written.artifacts
     return Build(
         bundle=None if written is None else str(written.path),
         model=work.prepared.summary(),
         target=work.target.name,
         precision=candidate.precision,
         outcome=candidate.outcome,
-        artifacts=(_artifact(candidate.artifact),),
-        size_bytes=len(candidate.artifact),
-        float_size_bytes=len(work.prepared.float_bytes),
+        artifacts=artifacts,
+        size_bytes=sum(artifact.size_bytes for artifact in artifacts),
+        float_size_bytes=file_bytes(work.prepared.float_bytes),
         optimized=tuple(
             {"pass": r.name, "changed": list(r.changed), "refused": [list(x) for x in r.refused]}
             for r in work.prepared.reports
@@ -311,6 +312,7 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
         warnings=candidate.warnings,
         notes=tuple(work.notes),
         digest=None if written is None else written.digest,
+        search=None if quantized is None else quantized.search,
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.errors import EdgeqError
 from edgeq.report.examination import (
     bundle_sections,
     count_ops,
@@ -20,12 +22,25 @@ if TYPE_CHECKING:
     from edgeq.ir import Graph
 
 
-def inspect(file: str | Path, *, shape: Mapping[str, Sequence[int]]) -> Inspection:
-    """Describe a model or a bundle; reads and checks, runs nothing."""
+def inspect(
+    file: str | Path, *, shape: Mapping[str, Sequence[int]], plan: bool = False
+) -> Inspection:
+    """Describe a model or a bundle; reads and checks, runs nothing. `plan`: a bundle's operators
+    one by one as well; a model has no plan before it is built, and is refused [needs-bundle]."""
     from edgeq.api.use import is_bundle
 
     path = Path(file)
-    return _inspect_bundle(path) if is_bundle(path) else _inspect_model(path, shape)
+    if is_bundle(path):
+        return _inspect_bundle(path, plan)
+    result = _inspect_model(path, shape)
+    if plan:
+        word = shlex.quote(str(file))
+        raise EdgeqError(
+            "needs-bundle",
+            f"`{path.name}` is a model: its plan is made from calibration data when it is built",
+            f"edgeq build {word} --target rpi5 --data calib.npz --plan-only -v",
+        )
+    return result
 
 
 def _inspect_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> Inspection:
@@ -49,11 +64,13 @@ def _inspect_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> Inspectio
     return Inspection(path.name, "model", model_sections(data), data, read.notes)
 
 
-def _inspect_bundle(path: Path) -> Inspection:
+def _inspect_bundle(path: Path, plan: bool) -> Inspection:
     """What the manifest says, once every byte of the bundle is checked; no engine is started."""
+    from edgeq.api.planned import plan_document
     from edgeq_runtime import reader
 
-    manifest = reader.read(path).manifest
+    bundle = reader.read(path)
+    manifest = bundle.manifest
     raw = manifest.to_json()
     data: dict[str, Any] = {
         "model": raw["model"],
@@ -81,7 +98,10 @@ def _inspect_bundle(path: Path) -> Inspection:
             for name, entry in manifest.files.items()
         },
     }
-    return Inspection(path.name, "bundle", bundle_sections(data), data, manifest.notes)
+    sections = bundle_sections(data)
+    if plan:
+        data["plan"] = plan_document(bundle)
+    return Inspection(path.name, "bundle", sections, data, manifest.notes)
 
 
 def _weight_bytes(graph: Graph) -> dict[str, int]:
@@ -118,7 +138,6 @@ def _package_rows() -> Iterator[tuple[str, str, str]]:
 
 
 def _engine_rows() -> Iterator[tuple[str, str, str]]:
-    from edgeq.errors import EdgeqError
     from edgeq_runtime import engines
 
     try:
@@ -139,7 +158,6 @@ def _engine_rows() -> Iterator[tuple[str, str, str]]:
 
 def _host_rows() -> Iterator[tuple[str, str, str]]:
     from edgeq import targets
-    from edgeq.errors import EdgeqError
     from edgeq_runtime import cpu
 
     host = cpu.host()

@@ -76,11 +76,13 @@ def probe(model: bytes) -> None:
     isolate.probe(model, engine=ENGINE, timeout_s=PROBE_SECONDS)
 
 
-def open_exact(model: bytes) -> Session:
+def open_exact(model: bytes, *, threads: int | None = None) -> Session:
     """A session whose integers are the same on every host, in little memory."""
     from edgeq_runtime import engines
 
-    session: Session = engines.get(ENGINE).open_session(model, exact=True, low_memory=True)
+    session: Session = engines.get(ENGINE).open_session(
+        model, exact=True, low_memory=True, threads=threads
+    )
     return session
 
 

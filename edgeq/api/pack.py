@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api.models import ENGINE, open_exact, text_name
+from edgeq.api.planned import SQNR, recorded_errors
+from edgeq.bundle import WEIGHTS_FILE
 from edgeq.errors import EdgeqError
 from edgeq.report.card import CardFacts, card, megabytes
 from edgeq.report.examination import shape_text
+from edgeq.report.results import Artifact
+from edgeq_runtime import archive
+from edgeq_runtime import manifest as manifests
+from edgeq_runtime.outside import ModelBytes, file_bytes
 
 if TYPE_CHECKING:
     from edgeq.api.stages import Candidate, Work
@@ -18,6 +24,11 @@ if TYPE_CHECKING:
     from edgeq.ir import Graph
     from edgeq.quant.plan import QuantPlan
     from edgeq.targets import Target
+    from edgeq_converters.write.outside import Gathered
+    from edgeq_runtime.engines.onnxruntime import Session
+    from edgeq_runtime.golden import OutputCheck
+    from edgeq_runtime.manifest import Manifest
+    from edgeq_runtime.reader import Bundle
 
 ARTIFACT_NAME = "model.onnx"
 MAX_LABELS_BYTES = 1 << 20
@@ -25,36 +36,85 @@ MAX_LABELS_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the bundle is, its digest, and what its golden vectors compare."""
+    """Where the bundle is, its digest, its model files, and what its golden vectors compare."""
 
     path: Path
     digest: str
+    artifacts: tuple[Artifact, ...]
     golden: dict[str, Any]
 
 
 def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
     """Assemble the bundle, read it back and run its golden vectors, then write it at `out`."""
     from edgeq import bundle
-    from edgeq_runtime import golden, reader
+    from edgeq_runtime import reader
 
+    weights = _beside(work, candidate)
     with work.stage("Packed") as stage:
-        contents = _contents(work, candidate)
+        contents = _contents(work, candidate, weights)
         session = open_exact(candidate.artifact)
         files = bundle.assemble(contents, session.run)
-        read = reader.read(files)
-        manifest = read.manifest
-        checks = golden.compare(session, manifest.golden, read.golden)
+        checks: list[OutputCheck] = []
+        if weights is None:
+            checks += _repeated(reader.read(files), session)
         session.close()
-        wrong = next((check for check in checks if not check.passed), None)
-        assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
-        bundle.write(files, out, packaging=work.settings.packaging, force=work.settings.force)
-        size = megabytes(sum(len(data) for data in files.values()))
-        stage.done(text_name(out), f"{size}, {_verified_text(len(manifest.golden.vectors))}")
-    compared = {
-        "vectors": len(manifest.golden.vectors),
-        "outputs": {check.name: check.rule for check in checks},
-    }
-    return Packed(out, manifest.digest, compared)
+
+        def check(path: Path) -> None:
+            """Of a bundle that memory cannot hold, what was written is what is tried."""
+            if weights is not None:
+                checks.extend(_repeated(reader.read(path)))
+
+        bundle.write(
+            files,
+            out,
+            packaging=work.settings.packaging,
+            force=work.settings.force,
+            weights=weights,
+            check=check,
+        )
+        manifest = manifests.parse(files[archive.MANIFEST])
+        size = sum(map(len, files.values())) + (0 if weights is None else weights.size_bytes)
+        vectors = len(manifest.golden.vectors)
+        stage.done(text_name(out), f"{megabytes(size)}, {_verified_text(vectors)}")
+    compared = {"vectors": vectors, "outputs": {row.name: row.rule for row in checks}}
+    return Packed(out, manifest.digest, _artifacts(manifest), compared)
+
+
+def _artifacts(manifest: Manifest) -> tuple[Artifact, ...]:
+    """The model's file, and its weights where they lie beside it."""
+    names = (manifest.artifact, *([] if manifest.weights is None else [manifest.weights]))
+    formats = (manifest.artifact_format, "weights")
+    return tuple(
+        Artifact(name, kind, manifest.files[name].size, manifest.files[name].sha256)
+        for name, kind in zip(names, formats, strict=False)
+    )
+
+
+def _beside(work: Work, candidate: Candidate) -> Gathered | None:
+    """The weights that the artifact's own file cannot hold; said, because it makes a folder."""
+    from edgeq_converters.write.outside import gather
+
+    if not isinstance(candidate.artifact, ModelBytes):
+        return None
+    weights = gather(candidate.artifact, work.prepared.graph, WEIGHTS_FILE)
+    work.notes.append(
+        f"the weights are {megabytes(weights.size_bytes)} and an ONNX file holds 2 GB: they lie in "
+        f"`{WEIGHTS_FILE}` beside it, so the bundle is a folder (`--as dir`)"
+    )
+    return weights
+
+
+def _repeated(read: Bundle, session: Session | None = None) -> tuple[OutputCheck, ...]:
+    """The golden vectors, run by `session` or one of the bundle's own artifact."""
+    from edgeq_runtime import golden
+
+    own = session or open_exact(read.artifact)
+    checks = golden.compare(own, read.manifest.golden, read.golden)
+    if session is None:
+        own.close()
+    wrong = next((check for check in checks if not check.passed), None)
+    assert wrong is None, f"the artifact does not repeat its own golden output {wrong}"
+    return checks
 
 
 def _verified_text(vectors: int) -> str:
@@ -79,23 +139,25 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _contents(work: Work, candidate: Candidate) -> BundleContents:
+def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> BundleContents:
     from edgeq.api.building import input_specs
+    from edgeq.api.stages import graph_of
     from edgeq.bundle import BundleContents
 
-    graph = work.prepared.graph
     quantized = candidate.quantized
-    plan = None if quantized is None else quantized.plan
+    graph = graph_of(work, quantized)
+    plan = None if quantized is None or quantized.left_float else quantized.plan
     return BundleContents(
         name=_name(work, candidate),
         target=work.target.name,
         precision=candidate.precision,
-        artifact=candidate.artifact,
+        artifact=candidate.artifact if weights is None else weights.model,
+        weights=weights,
         artifact_file=ARTIFACT_NAME,
         inputs=graph.inputs,
         outputs=graph.outputs,
         input_ranges={info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges,
-        exact_kernels="safe" if plan is None or work.engine.pair_safe else "needed",
+        exact_kernels=_kernels(work, plan),
         **_needs(work.target),
         card=_card(work, candidate),
         exact_outputs={}
@@ -108,13 +170,28 @@ def _contents(work: Work, candidate: Candidate) -> BundleContents:
         left_in_float=[op.to_json() for op in candidate.left_in_float],
         quality=[quality.to_json() for quality in candidate.metrics],
         gate=None if candidate.gate is None else candidate.gate.to_json(),
-        calibration=None if quantized is None else quantized.calibration,
+        calibration=_calibration(candidate),
         plan=None if plan is None else plan.to_json(),
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
         tolerances={} if plan is None else _mixed_tolerances(work, candidate, plan),
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
         golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
     )
+
+
+def _calibration(candidate: Candidate) -> dict[str, Any] | None:
+    """How the ranges came about, and the SQNR of each quantized tensor that the build measured."""
+    quantized = candidate.quantized
+    if quantized is None or quantized.calibration is None:
+        return None
+    errors = [(error.name, error.sqnr_db) for error in candidate.fidelity.layers]
+    return {**quantized.calibration, SQNR: recorded_errors(errors)}
+
+
+def _kernels(work: Work, plan: QuantPlan | None) -> str:
+    """Whether some host's int8 kernels could saturate on these weights ("needed")."""
+    saturating = plan is not None and plan.computes_int8 and not work.engine.pair_safe
+    return "needed" if saturating else "safe"
 
 
 def _name(work: Work, candidate: Candidate) -> str:
@@ -177,7 +254,9 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
 def _mixed_tolerances(work: Work, candidate: Candidate, plan: QuantPlan) -> dict[str, float]:
     """For outputs behind integers behind float ops: codes may flip between hosts, but rounding
     every code anew moves an output about as far as quantizing moved it from the float model."""
-    kinds = tensor_kinds(work.prepared.graph, plan)
+    from edgeq.api.stages import graph_of
+
+    kinds = tensor_kinds(graph_of(work, candidate.quantized), plan)
     return {
         error.name: error.max_abs_error
         for error in candidate.fidelity.outputs
@@ -216,8 +295,8 @@ def _card(work: Work, candidate: Candidate) -> str:
             engine=f"{ENGINE} {engines.get(ENGINE).version()}",
             inputs=_rows(graph.inputs),
             outputs=_rows(graph.outputs),
-            size_bytes=len(candidate.artifact),
-            float_size_bytes=len(work.prepared.float_bytes),
+            size_bytes=file_bytes(candidate.artifact),
+            float_size_bytes=file_bytes(work.prepared.float_bytes),
             ops=candidate.ops,
             left_in_float=candidate.left_in_float,
             calibration=None if quantized is None else quantized.calibration,

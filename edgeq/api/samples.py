@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclass
 class Tap:
-    """Passes a source's samples on, noting each input's range and keeping the first few."""
+    """Passes a source's samples on; the first pass notes each input's range and keeps a few."""
 
     source: Source
     name: str
@@ -37,10 +37,15 @@ class Tap:
     seen: int = 0
 
     def __iter__(self) -> Iterator[Sample]:
+        if self.seen:
+            yield from self.source
+            return
         room = KEPT_BYTES
-        for sample in self.source:
+        step = max(1, (self.source.count or 0) // KEPT)  # spread: data is often sorted by class
+        for index, sample in enumerate(self.source):
             size = sum(array.nbytes for array in sample.values())
-            if not self.kept or (len(self.kept) < KEPT and size <= room):
+            wanted = index % step == 0 and len(self.kept) < KEPT and size <= room
+            if wanted or not self.kept:
                 self.kept.append({name: array.copy() for name, array in sample.items()})
                 room -= size
             self._widen(sample)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from edgeq.api.models import ENGINE, EngineExecutor, Prepared, open_exact, write
 from edgeq.api.samples import Tap
 from edgeq.errors import EdgeqError
 from edgeq.report.results import Fidelity, LeftInFloat, TensorError
+from edgeq_runtime.outside import ModelBytes, file_bytes
 
 if TYPE_CHECKING:
     from edgeq.config import BuildSettings
+    from edgeq.ir import Graph
     from edgeq.quality import GateResult, Quality
     from edgeq.quant.fidelity import Comparison, Difference
     from edgeq.quant.plan import QuantPlan
@@ -28,11 +30,18 @@ GARBAGE_DB = 5.0
 
 @dataclass(frozen=True)
 class Quantized:
-    """The plan, the tensors that were observed for it, and how it came about."""
+    """The plan, the tensors that were observed for it, and how it came about.
+
+    `graph` is the float graph that the plan belongs to, None for the optimized one as it was.
+    `search` is what was tried, measured and kept. `left_float` says why no op became int8.
+    """
 
     plan: QuantPlan
     observed: tuple[str, ...]
-    calibration: dict[str, Any]
+    calibration: dict[str, Any] | None
+    graph: Graph | None = None
+    search: dict[str, Any] | None = None
+    left_float: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Work:
     prepared: Prepared
     tap: Tap
     calibrated: bool
+    has_data: bool
     labels: tuple[str, ...] | None
     stage: Callable[[str], Any]
     notes: list[str] = field(default_factory=list)
@@ -90,55 +100,17 @@ class Work:
         )
 
 
-def quantize(work: Work) -> Quantized:
-    """Calibrate and plan int8; raises EdgeqError where nothing of the model can be int8."""
-    from edgeq.quant.calibrate import calibrate
-    from edgeq.quant.draft import draft
-    from edgeq.quant.quantize import quantize as make_plan
+def quantized_as(work: Work, precision: str) -> Quantized | None:
+    """The plan of a precision; None for fp32, which has none."""
+    from edgeq.api import half, int8
 
-    graph = work.prepared.graph
-    drafted = draft(graph, keep_float=work.settings.keep_float)
-    _require_int8(work, drafted.ops)
-    with work.stage("Calibrated") as stage:
-        session = open_exact(write_model(graph, drafted.observe))
-        try:
-            statistics = calibrate(EngineExecutor(session), work.tap, drafted.observe)
-        finally:
-            session.close()
-        count = statistics.n_samples * work.tap.source.group
-        stage.done(f"{count} samples", f"int8, per-channel weights, {work.settings.algo} ranges")
-    with work.stage("Quantized") as stage:
-        plan = make_plan(
-            graph,
-            drafted,
-            statistics,
-            method=work.settings.algo,
-            pair_safe=work.engine.pair_safe,
-        )
-        stage.done(*_quantized_text(plan))
-    calibration = {
-        "samples": count,
-        "method": work.settings.algo,
-        "source": work.tap.name,
-        "calibrated": work.calibrated,
-    }
-    return Quantized(plan, tuple(drafted.observe), calibration)
+    if precision == "fp16":
+        return half.quantize(work)
+    return int8.quantize(work) if precision == "int8" else None
 
 
-def _require_int8(work: Work, ops: Mapping[str, Any]) -> None:
-    if any(op.precision == "int8" for op in ops.values()):
-        return
-    reasons = sorted({op.reason for op in ops.values()})
-    raise EdgeqError(
-        "nothing-to-quantize",
-        f"no operator of `{work.prepared.name}` can run in int8 on {work.target.name}: "
-        + "; ".join(reasons[:3] or ["the model has no operators"]),
-        "build it in float: "
-        f"`edgeq build {shlex.quote(str(work.settings.model))} -t {work.target.name} --fp32`",
-    )
-
-
-def _quantized_text(plan: QuantPlan) -> tuple[str, str]:
+def quantized_text(plan: QuantPlan) -> tuple[str, str]:
+    """What the stage's line says: operators in int8 per type, and how many are left in float."""
     counts = plan.counts()
     whole, left = counts.get("int8", {}), counts.get("float32", {})
     kinds = ", ".join(f"{count} {op}" for op, count in sorted(whole.items()))
@@ -147,19 +119,18 @@ def _quantized_text(plan: QuantPlan) -> tuple[str, str]:
 
 def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candidate:
     """Build one precision, check it against the float model and measure what was asked."""
-    quantized = quantize(work) if precision == "int8" else None
-    if quantized is None and not work.tap.kept:
+    quantized = quantized_as(work, precision)
+    if not work.tap.kept:
         work.tap.keep()
-    plan = quantized.plan if quantized else None
-    artifact = registry.resolve("writers", "onnx")(
-        work.prepared.graph, plan, activation_dtype=work.engine.activation_dtype
-    )
+    artifact = _written(work, quantized)
+    if quantized is not None and quantized.left_float:
+        precision = "fp32"
     with work.stage("Checked") as stage:
         fidelity, coverage = check(work, artifact, quantized)
         stage.done(*_checked_text(fidelity))
     metrics = evaluation.compare(artifact) if evaluation else ()
-    gate = judge(work, metrics, len(artifact))
-    warnings = _warnings(work, precision, len(artifact), fidelity, bool(metrics))
+    gate = judge(work, metrics, file_bytes(artifact))
+    warnings = _warnings(work, precision, file_bytes(artifact), fidelity, bool(metrics))
     return Candidate(
         precision=precision,
         artifact=artifact,
@@ -175,6 +146,26 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
     )
 
 
+def graph_of(work: Work, quantized: Quantized | None) -> Graph:
+    """The float graph that an artifact is written of: transformed, or the optimized one."""
+    own = None if quantized is None else quantized.graph
+    return own or work.prepared.graph
+
+
+def _written(work: Work, quantized: Quantized | None) -> bytes:
+    """The artifact's bytes. Where everything stayed float it is the model as it was read: its
+    outputs are float's bit for bit, which those of an optimized graph need not be."""
+    writer = registry.resolve("writers", "onnx")
+    if quantized is not None and quantized.left_float:
+        return work.prepared.source_bytes
+    artifact: bytes = writer(
+        graph_of(work, quantized),
+        quantized.plan if quantized else None,
+        activation_dtype=work.engine.activation_dtype,
+    )
+    return artifact
+
+
 def counts(work: Work, quantized: Quantized | None) -> dict[str, dict[str, int]]:
     """Operators per precision, as planned: precision -> op type -> how many."""
     if quantized is not None:
@@ -184,13 +175,13 @@ def counts(work: Work, quantized: Quantized | None) -> dict[str, dict[str, int]]
 
 
 def left_in_float(quantized: Quantized | None) -> tuple[LeftInFloat, ...]:
-    """Every operator a lower-precision plan leaves in float, with its reason."""
+    """Every operator a lower-precision plan leaves in float for a reason, with it."""
     if quantized is None:
         return ()
     return tuple(
         LeftInFloat(name, op.op_type, op.reason)
         for name, op in quantized.plan.ops.items()
-        if op.precision == "float32"
+        if op.precision == "float32" and op.reason
     )
 
 
@@ -202,12 +193,13 @@ def check(
 
     outputs, mode = _compare_outputs(work, artifact)
     layers: tuple[Difference, ...] = ()
-    if quantized is not None:
+    if quantized is not None and quantized.observed:
         layers = _compare_layers(work, quantized)
     fidelity = Fidelity(
         outputs=tuple(_tensor_error(d) for d in outputs.differences() if d.comparable),
         incomparable=tuple(d.name for d in outputs.differences() if not d.comparable),
         worst=tuple(_tensor_error(d) for d in worst(layers)),
+        layers=tuple(_tensor_error(d) for d in layers if d.comparable),
         samples=outputs.samples,
         source=work.tap.name,
         mode=mode,
@@ -216,7 +208,7 @@ def check(
 
 
 def _coverage(work: Work, artifact: bytes, quantized: Quantized | None) -> dict[str, Any] | None:
-    if quantized is None:
+    if quantized is None or not quantized.plan.computes_int8:
         return None
     return measure_coverage(artifact, signed=work.engine.activation_dtype == "int8")
 
@@ -236,12 +228,15 @@ def _compare_outputs(work: Work, artifact: bytes) -> tuple[Comparison, str]:
 
     comparison = Comparison()
     source = open_exact(work.prepared.source_bytes)
-    session = open_exact(artifact)
     _require_repeatable(source, work.tap.kept[0])
-    for sample in work.tap.kept:
-        wanted, got = source.run(dict(sample)), session.run(dict(sample))
-        _require_finite(work, wanted)
-        comparison.add(wanted, got)
+    wanted: Iterator[dict[str, Any]] = (source.run(dict(sample)) for sample in work.tap.kept)
+    if isinstance(artifact, ModelBytes):  # one such model at a time is all that memory need hold
+        wanted = iter(list(wanted))
+        source.close()
+    session = open_exact(artifact)
+    for sample, expected in zip(work.tap.kept, wanted, strict=True):
+        _require_finite(work, expected)
+        comparison.add(expected, session.run(dict(sample)))
     mode = session.mode
     source.close()
     session.close()
@@ -294,7 +289,8 @@ def _require_finite(work: Work, outputs: Mapping[str, Any]) -> None:
 def _compare_layers(work: Work, quantized: Quantized) -> tuple[Difference, ...]:
     from edgeq.quant.fidelity import Comparison
 
-    graph, inputs = work.prepared.graph, {info.name for info in work.prepared.graph.inputs}
+    graph = graph_of(work, quantized)
+    inputs = {info.name for info in graph.inputs}
     names = tuple(name for name in quantized.observed if name not in inputs)
     outside = tuple(n for n in names if n not in {info.name for info in graph.outputs})
     writer = registry.resolve("writers", "onnx")
@@ -374,13 +370,13 @@ def _warnings(
     work: Work, precision: str, size_bytes: int, fidelity: Fidelity, measured: bool
 ) -> tuple[str, ...]:
     found: list[str] = []
-    float_bytes = len(work.prepared.float_bytes)
+    float_bytes = file_bytes(work.prepared.float_bytes)
     if precision != "fp32" and size_bytes >= float_bytes:
         found.append(
             f"the {precision} artifact is no smaller than float: {size_bytes} bytes against "
             f"{float_bytes}"
         )
-    if precision != "fp32" and not work.calibrated:
+    if precision == "int8" and not work.calibrated:
         found.append("not calibrated: ranges come from synthetic data, so every figure does too")
     found.extend(
         f"output `{name}` was not compared: its shape depends on the data and differs from float"

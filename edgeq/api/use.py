@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -29,6 +29,8 @@ class Opened:
     """A bundle or a model, ready to run on this host.
 
     `recorded` are the metrics with a float figure in a bundle's manifest, None for a model.
+    `format` is that of `artifact()`, the file that the session runs. A bundle has a `precision`,
+    and `ranges` and `shapes` that its inputs were calibrated with, where there are golden vectors.
     """
 
     name: str
@@ -41,6 +43,11 @@ class Opened:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     recorded: tuple[Mapping[str, Any], ...] | None
+    precision: str | None
+    format: str
+    artifact: Callable[[], bytes]
+    ranges: Mapping[str, tuple[float, float]]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def engine(self) -> str:
@@ -79,8 +86,10 @@ def is_bundle(path: Path) -> bool:
 
 def _open_bundle(path: Path, exact: bool) -> Opened:
     import edgeq_runtime
+    from edgeq_runtime import reader
 
     runner = edgeq_runtime.load(path, exact=exact)
+    drawn = [row for vector in runner.manifest.golden.vectors[:1] for row in vector.inputs]
     return Opened(
         name=path.name,
         size_bytes=runner.manifest.files[runner.manifest.artifact].size,
@@ -92,6 +101,11 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
         warnings=runner.warnings,
         notes=(),
         recorded=_recorded(runner.manifest.raw["quality"]),
+        precision=runner.manifest.precision,
+        format=runner.manifest.artifact_format,
+        artifact=lambda: reader.read(path).artifact,
+        ranges={row.name: (row.low, row.high) for row in drawn},
+        shapes={row.name: row.shape for row in drawn},
     )
 
 
@@ -112,6 +126,11 @@ def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:
         warnings=(),
         notes=read.notes,
         recorded=None,
+        precision=None,
+        format="onnx",
+        artifact=lambda: model,
+        ranges={},
+        shapes={},
     )
 
 
@@ -168,7 +187,14 @@ def run(
             kernels=model.session.mode,
             warnings=model.warnings,
             notes=notes,
+            names=source.names,
         )
+
+
+def _labels(file: str | Path | None) -> Sequence[str] | None:
+    from edgeq.api.pack import read_labels
+
+    return None if file is None else read_labels(Path(file))
 
 
 def _stack(collected: Mapping[str, list[np.ndarray[Any, Any]]]) -> Arrays:
@@ -263,9 +289,12 @@ def evaluate(
     gate: str | Sequence[str] | None = None,
     standing_gate: bool = False,
     input: Mapping[str, Any] | None = None,
+    labels: str | Path | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure a bundle's (or a float model's) quality with exact kernels, and apply the gate.
+
+    `labels`: a file of class names for a model; a bundle brings its own, if it has any.
 
     `standing_gate`: the gate was not written for this call (but for every one, in edgeq.toml); a
     rule of it that cannot be measured here is left out, and a note says so.
@@ -275,7 +304,11 @@ def evaluate(
     gated = Gated(parse_gate(gate or ()), standing_gate)
     with opened(artifact, input, exact=True) as model:
         evaluation = open_evaluation(
-            evaluate, metric=metric, inputs=model.inputs, specs=model.specs
+            evaluate,
+            metric=metric,
+            inputs=model.inputs,
+            specs=model.specs,
+            labels=_labels(labels) or model.labels,
         )
         gated = gated.before(evaluation.metrics, evaluation.samples, model.recorded)
         with Stage("Evaluated", progress) as stage:

@@ -52,6 +52,20 @@ EXAMPLES = (
 )
 @precision_options
 @option(
+    "--weights",
+    section=BUILD,
+    type=Choice("auto", "int8"),
+    help="Store weights in 8 bits, whatever --acts is (default: auto)",
+)
+@option(
+    "--acts",
+    section=BUILD,
+    type=Choice("auto", "static", "dynamic", "mixed", "fp32"),
+    metavar="HOW",
+    help="Quantize what layers read: static (needs --data), dynamic, mixed, fp32: not at all "
+    "(default: auto, by measuring)",
+)
+@option(
     "--keep-float",
     section=BUILD,
     multiple=True,
@@ -61,8 +75,8 @@ EXAMPLES = (
 @option(
     "--algo",
     section=BUILD,
-    type=Choice("minmax", "p99.999", "p99.99"),
-    help="Take ranges from the extremes or from a percentile (default: minmax)",
+    type=Choice("auto", "minmax", "p99.999", "p99.99", "p99.9", "mse", "kl"),
+    help="Cut ranges by this method (default: auto, the best by measuring)",
 )
 @shape_option(BUILD)
 @option(
@@ -70,7 +84,7 @@ EXAMPLES = (
     "--data",
     section=DATA,
     metavar="SRC",
-    help="Calibrate on SRC: .npz, folder of .npy or file.py:function",
+    help="Calibrate on SRC: .npz, folder of .npy or images, file.py:function",
 )
 @samples_option(DATA, "samples of --data")
 @option(
@@ -86,13 +100,13 @@ EXAMPLES = (
     "--eval",
     section=QUALITY,
     metavar="SRC",
-    help="Measure quality with SRC: .npz with labels `y`, or file.py:function",
+    help="Measure with SRC: .npz with `y`, folder of class folders of images, file.py:function",
 )
 @option(
     "--metric",
     section=QUALITY,
     metavar="NAME",
-    help="Measure NAME on an .npz: top1, top5, mae, mse or cosine",
+    help="Measure NAME on an .npz or a folder: top1, top5, mae, mse or cosine",
 )
 @option(
     "--gate",

@@ -25,13 +25,13 @@ EXAMPLES = (
     "evaluation",
     section="Quality",
     metavar="SRC",
-    help="Measure with SRC: .npz with labels `y`, or file.py:function",
+    help="Measure with SRC: .npz with `y`, folder of class folders of images, file.py:function",
 )
 @option(
     "--metric",
     section="Quality",
     metavar="NAME",
-    help="Measure NAME on an .npz: top1, top5, mae, mse or cosine",
+    help="Measure NAME on an .npz or a folder: top1, top5, mae, mse or cosine",
 )
 @option(
     "--gate",
@@ -39,6 +39,12 @@ EXAMPLES = (
     multiple=True,
     metavar="RULES",
     help="Exit 1 unless RULES hold, like 'top1>=0.7,size<5MB'; repeat for more",
+)
+@option(
+    "--labels",
+    section="Quality",
+    metavar="FILE",
+    help="Name the classes of class folders, one per line (default: the bundle's)",
 )
 @config_option("Quality")
 @story_options
@@ -50,10 +56,12 @@ def command(
     evaluation: str | None,
     metric: str | None,
     gate: tuple[str, ...],
+    labels: str | None,
     config: str | None,
 ) -> int:
     """Measure the quality of a bundle or a model."""
-    resolved = resolve({"eval": evaluation, "metric": metric, "gate": gate}, config)
+    flags = {"eval": evaluation, "metric": metric, "gate": gate, "labels": labels}
+    resolved = resolve(flags, config)
     settings, gate_from = resolved.settings, resolved.origins["gate"]
     if settings.eval is None:
         raise usage_error(
@@ -72,6 +80,7 @@ def command(
             gate=settings.gate,
             standing_gate=":" in gate_from,  # `edgeq.toml:7`: written for `build` as well
             input=settings.input,
+            labels=settings.labels,
             progress=story,
         )
     story.rest(notes=result.notes, warnings=result.warnings)

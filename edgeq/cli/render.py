@@ -228,12 +228,11 @@ def _operator_lines(
 ) -> Iterator[str]:
     """Operators per precision; those left in float grouped by reason, or each of them with -v."""
     for precision, counts in ops.items():
-        if counts and not (precision == "float32" and left):
+        if counts and not (precision == "float32" and left and len(left) >= sum(counts.values())):
             yield _row(precision, _counts(counts))
     if not left:
         return
-    total = sum(ops.get("float32", {}).values()) or len(left)
-    yield _row("float32", f"{counted(total, 'operator')} left in float:")
+    yield _row("float32", f"{counted(len(left), 'operator')} left in float:")
     rows: list[tuple[str, ...]]
     if console.verbose:
         rows = [(op.op_type, op.node, op.reason) for op in left]
@@ -329,7 +328,8 @@ def _top_rows(result: Ran) -> list[tuple[str, str]]:
     rows = []
     for sample, best in enumerate(result.top):
         texts = [f"{label or index} ({number(score)})" for index, label, score in best]
-        rows.append((str(sample), ", ".join(texts)))
+        name = result.names[sample] if result.names else str(sample)
+        rows.append((name, ", ".join(texts)))
     return rows
 
 

@@ -32,7 +32,7 @@ EXAMPLES = (
     "--data",
     section="Data",
     metavar="SRC",
-    help="Run on SRC: .npz, folder of .npy or file.py:function",
+    help="Run on SRC: .npz, image, folder of .npy or images, file.py:function",
 )
 @samples_option("Data", "samples")
 @config_option("Data")

@@ -35,7 +35,10 @@ class ItemFit:
         With a spec `item` is one uint8 image [H, W, C] and the result has no batch axis.
         """
         if self.spec is not None:
-            return np.ascontiguousarray(self.spec.apply(item), dtype=np.float32)
+            try:
+                return np.ascontiguousarray(self.spec.apply(item), dtype=np.float32)
+            except EdgeqError as error:  # too small for the crop, or not as many channels
+                raise EdgeqError("bad-data", f"{place}: {error.message}") from None
         if self.info.dtype == "object":
             return np.asarray(item, dtype=object)
         wanted = np.dtype(self.info.dtype)

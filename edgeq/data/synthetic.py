@@ -6,14 +6,15 @@ seed, the input's place and the element's place alone, and on no library's gener
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.data.sources import Feed, Source, Tally
+from edgeq.data.feeds import Feed, Source, Tally
 from edgeq.errors import EdgeqError
 from edgeq_runtime.golden import splitmix64
 from edgeq_runtime.tensors import TensorInfo
@@ -22,8 +23,16 @@ MAX_ELEMENTS = 1 << 28
 MAX_TOTAL_ELEMENTS = 1 << 26  # of all samples together: seconds to make up, not minutes
 
 
-def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source:
+Ranges = Mapping[str, tuple[float, float]]
+NO_RANGES: Ranges = MappingProxyType({})
+
+
+def synthetic(
+    inputs: Sequence[TensorInfo], count: int, seed: int = 0, ranges: Ranges = NO_RANGES
+) -> Source:
     """`count` feeds of made-up values: floats of mean 0 and deviation 1, within +-3.5.
+
+    An input that `ranges` names is uniform in its range, both ends included for whole numbers.
 
     8-bit integers take their whole range; wider ones, booleans and strings are 0 or 1, which is
     safe as a token, a mask or an index. A leading axis of no fixed size is 1; any other axis of no
@@ -37,7 +46,7 @@ def synthetic(inputs: Sequence[TensorInfo], count: int, seed: int = 0) -> Source
     def make(_: Tally) -> Iterator[Feed]:
         for index in range(used):
             yield {
-                info.name: _values(info, shape, (seed, index, place))
+                info.name: _ranged(info, shape, (seed, index, place), ranges.get(info.name))
                 for place, (info, shape) in enumerate(zip(inputs, shapes, strict=True))
             }
 
@@ -65,6 +74,21 @@ def _shape(info: TensorInfo) -> tuple[int, ...]:
             "needs-shape", f"input `{info.name}` is {info.describe()}: too large to make up"
         )
     return tuple(sizes)
+
+
+def _ranged(
+    info: TensorInfo,
+    shape: tuple[int, ...],
+    key: tuple[int, int, int],
+    ends: tuple[float, float] | None,
+) -> NDArray[Any]:
+    kind = None if ends is None or info.dtype == "object" else np.dtype(_known(info)).kind
+    if ends is None or kind not in ("f", "i", "u"):
+        return _values(info, shape, key)
+    (low, high), share = ends, _uniform(prod(shape), key, 0).reshape(shape)
+    if kind == "f":
+        return (low * (1 - share) + high * share).astype(info.dtype)
+    return np.minimum(low + np.floor(share * (high - low + 1)), high).astype(info.dtype)
 
 
 def _values(info: TensorInfo, shape: tuple[int, ...], key: tuple[int, int, int]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from edgeq.ir.query import dtype_of
+from edgeq.ir.query import dtype_of, named_subgraphs
 from edgeq_runtime.tensors import TensorInfo
 
 OPSET = 21
@@ -23,19 +23,26 @@ class Graph:
 
     default domain at opset `OPSET`, IR version `IR_VERSION`, nodes in topological order, every
     node with a name of its own, every tensor name given once, no initializer that is also an
-    input, no local functions. Bodies of If, Loop and Scan are kept as they were.
+    input, no local functions. Readers keep the bodies of If, Loop and Scan as they were; a pass is
+    given each of them as a `Graph` of its own, whose nodes, inputs and outputs are the body's.
     The model inside may be edited only by whoever made this clone.
     """
 
     model: onnx_ir.Model
+    body: onnx_ir.Graph | None = None
+
+    @property
+    def home(self) -> onnx_ir.Graph:
+        """Where the nodes and constants of this graph lie: the body, else the top of the model."""
+        return self.model.graph if self.body is None else self.body
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        return tuple(_info(value) for value in self.model.graph.inputs)
+        return tuple(_info(value) for value in self.home.inputs)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        return tuple(_info(value) for value in self.model.graph.outputs)
+        return tuple(_info(value) for value in self.home.outputs)
 
     @property
     def parameter_count(self) -> int:
@@ -49,22 +56,34 @@ class Graph:
         )
 
     def nodes(self) -> tuple[onnx_ir.Node, ...]:
-        """The top-level nodes in topological order; those inside bodies are not among them."""
-        return tuple(self.model.graph)
+        """The nodes of `home` in topological order; those inside bodies are not among them."""
+        return tuple(self.home)
+
+    def bodies(self) -> Iterator[tuple[str, Graph]]:
+        """Every body of If, Loop and Scan inside `home`, outer before inner, and where it lies.
+
+        A place is `If_0/then_branch`, and for a body inside a body `If_0/then_branch/Loop_2/body`.
+        """
+        for node in self.home:
+            for place, body in named_subgraphs(node):
+                inner = Graph(self.model, body)
+                yield place, inner
+                yield from ((f"{place}/{deeper}", graph) for deeper, graph in inner.bodies())
 
     def values(self) -> Iterator[onnx_ir.Value]:
-        """Every named top-level tensor once: inputs, initializers, then node outputs in order."""
-        yield from self.model.graph.inputs
-        yield from self.model.graph.initializers.values()
-        for node in self.model.graph:
+        """Every named tensor of `home` once: inputs, initializers, then node outputs in order."""
+        yield from self.home.inputs
+        yield from self.home.initializers.values()
+        for node in self.home:
             yield from (value for value in node.outputs if value.name)
 
     def value(self, name: str) -> onnx_ir.Value | None:
-        """The top-level tensor of this name."""
+        """The tensor of this name in `home`."""
         return next((value for value in self.values() if value.name == name), None)
 
     def clone(self) -> Graph:
         """A copy whose structure may be edited; the arrays of constants are shared."""
+        assert self.body is None
         return Graph(self.model.clone())
 
 

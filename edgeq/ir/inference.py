@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import onnx_ir
 
 from edgeq.ir.isolated import onnx_child
+from edgeq.ir.query import subgraphs
 
 if TYPE_CHECKING:
-    from onnx import TypeProto
+    from onnx import GraphProto, TypeProto
 
 SMALL_BYTES = 4096
 """Constants up to this size stay in the copy: inference needs those that are axes or shapes."""
@@ -20,11 +21,11 @@ class InferenceFailure(ValueError):
 
 
 def infer(model: onnx_ir.Model) -> None:
-    """Set shape and type of every top-level node output; what cannot be known stays unset.
+    """Set shape and type of every node output; what cannot be known stays unset.
 
-    Outputs of operators outside the default domain, and graph outputs whose rank onnx cannot
-    know, keep what they had. Sizes are strict: contradictions raise `InferenceFailure`; a crash of
-    onnx on the model is EdgeqError `onnx-failed`.
+    Outputs of operators outside the default domain, graph outputs whose rank onnx cannot know, and
+    outputs of bodies keep what they had. Sizes are strict: contradictions raise
+    `InferenceFailure`; a crash of onnx on the model is EdgeqError `onnx-failed`.
     """
     from onnx import ModelProto
 
@@ -39,6 +40,20 @@ def infer(model: onnx_ir.Model) -> None:
         for value in node.outputs:
             if value.name in types:
                 _apply(value, types[value.name])
+    _apply_inside(model.graph, inferred.graph)
+
+
+def _apply_inside(graph: onnx_ir.Graph, inferred: GraphProto) -> None:
+    """The same in bodies; `inferred` holds the nodes that have some, and nothing else."""
+    nodes = [node for node in graph if subgraphs(node)]
+    for node, said in zip(nodes, inferred.node, strict=True):
+        graphs = [g for a in said.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
+        for body, result in zip(subgraphs(node), graphs, strict=True):
+            types = {info.name: info.type for info in result.value_info}
+            for value in (value for inner in body for value in inner.outputs):
+                if value.name in types and not value.is_graph_output():
+                    _apply(value, types[value.name])
+            _apply_inside(body, result)
 
 
 def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -53,12 +68,13 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)
-    for node in graph:
+    for node in graph.all_nodes():
         for value in node.outputs:
             if node.domain == "":
-                value.shape = None
-                if not value.is_graph_output():
-                    value.type = None
+                if value.is_graph_output():
+                    value.shape = None if value.graph is graph else value.shape
+                else:
+                    value.shape = value.type = None
     return light
 
 

@@ -64,8 +64,24 @@ def infer(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         )
     except FAILURES as failure:
         return _failed("infer", failure), b""
-    del inferred.graph.node[:], inferred.graph.initializer[:]
+    _keep_bodies(inferred.graph)
     return {}, inferred.SerializeToString()
+
+
+def _keep_bodies(graph: onnx.GraphProto) -> None:
+    """Of the nodes those with bodies, of them the bodies, and of these what was inferred."""
+    del graph.initializer[:]
+    for at in reversed(range(len(graph.node))):
+        node = graph.node[at]
+        for index in reversed(range(len(node.attribute))):
+            bodies = node.attribute[index]
+            inside = [bodies.g] if bodies.HasField("g") else bodies.graphs
+            for body in inside:
+                _keep_bodies(body)
+            if not inside:
+                del node.attribute[index]
+        if not node.attribute:
+            del graph.node[at]
 
 
 STEPS = {"prepare": prepare, "infer": infer}

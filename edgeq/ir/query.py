@@ -5,6 +5,7 @@ A tensor that a body of If, Loop or Scan captures has the node inside the body a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,17 @@ def captured(value: onnx_ir.Value) -> tuple[onnx_ir.Node, ...]:
 
 def subgraphs(node: onnx_ir.Node) -> tuple[onnx_ir.Graph, ...]:
     """The bodies of `node` itself, not those nested in them."""
-    graphs: list[onnx_ir.Graph] = []
-    for attr in node.attributes.values():
+    return tuple(graph for _, graph in named_subgraphs(node))
+
+
+def named_subgraphs(node: onnx_ir.Node) -> Iterator[tuple[str, onnx_ir.Graph]]:
+    """As `subgraphs`, each with the node's and the attribute's name: `If_0/then_branch`."""
+    for name, attr in node.attributes.items():
+        place = f"{node.name or node.op_type}/{name}"
         if attr.type == onnx_ir.AttributeType.GRAPH:
-            graphs.append(attr.as_graph())
+            yield place, attr.as_graph()
         elif attr.type == onnx_ir.AttributeType.GRAPHS:
-            graphs.extend(attr.as_graphs())
-    return tuple(graphs)
+            yield from ((f"{place}_{at}", body) for at, body in enumerate(attr.as_graphs()))
 
 
 def constants_inside(graph: onnx_ir.Graph) -> tuple[onnx_ir.Value, ...]:

@@ -2,7 +2,8 @@
 
 A pass is a function `run(graph, log)`: it edits `graph` in place, tells `log` each change and each
 place where it could have fired and must not, with the reason. It leaves names of graph inputs and
-outputs alone, never edits a body, and keeps `edgeq.ir.check` true.
+outputs alone and keeps `edgeq.ir.check` true. Each body of If, Loop and Scan, at any depth, is a
+graph of its own to it; what a body reads from outside belongs to the graph around it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from edgeq.ir.inference import InferenceFailure, infer
 from edgeq.passes import (
     batch_norm,
     channel_affine,
+    clip_to_hard_sigmoid,
     clip_to_relu,
     constant_folding,
     dead_nodes,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
     identity,
+    layer_norm,
     linear,
+    sigmoid,
+    softmax,
 )
+from edgeq.passes.edit import fresh_node_name
 from edgeq.passes.report import Log, PassReport
 
 __all__ = ["PASSES", "PassReport", "run_all"]
@@ -29,9 +38,16 @@ PASSES: tuple[tuple[str, Callable[[Graph, Log], None]], ...] = (
     ("constant-folding", constant_folding.run),
     ("identity", identity.run),
     ("clip-to-relu", clip_to_relu.run),
+    ("sigmoid", sigmoid.run),
+    ("softmax", softmax.run),
+    ("gelu", gelu.run),
+    ("hard-swish", hard_swish.run),
+    ("clip-to-hard-sigmoid", clip_to_hard_sigmoid.run),
+    ("layer-norm", layer_norm.run),
     ("linear", linear.run),
     ("batch-norm", batch_norm.run),
     ("channel-affine", channel_affine.run),
+    ("hard-sigmoid", hard_sigmoid.run),
     ("dead-nodes", dead_nodes.run),
 )
 
@@ -47,16 +63,38 @@ def _infer(graph: Graph) -> None:
         raise EdgeqError("invalid-model", f"its shapes contradict each other: {text}") from failure
 
 
+def _prepare_bodies(graph: Graph) -> None:
+    """Names for their nodes, so that a line can name them, and shapes."""
+    bodies = [body for _, body in graph.bodies()]
+    for body in bodies:
+        for index, node in enumerate(body.nodes()):
+            node.name = node.name or fresh_node_name(body, f"{node.op_type}_{index}")
+    if bodies:
+        _infer(graph)
+
+
+def _run_everywhere(graph: Graph, run: Callable[[Graph, Log], None]) -> Log:
+    """One pass at the top, then in each body that is still there."""
+    log = Log()
+    run(graph, log)
+    for place, body in graph.bodies():
+        inner = Log(body=place)
+        run(body, inner)
+        log.changed += inner.changed
+        log.refused |= inner.refused
+    return log
+
+
 def run_all(graph: Graph) -> tuple[Graph, tuple[PassReport, ...]]:
     """A clone of `graph` after every pass, and what each did, in the order of `PASSES`."""
     graph = graph.clone()
+    _prepare_bodies(graph)
     changed: dict[str, list[str]] = {name: [] for name, _ in PASSES}
     refused: dict[str, dict[str, str]] = {}
     for _ in range(_MAX_ROUNDS):
         before = sum(map(len, changed.values()))
         for name, run in PASSES:
-            log = Log()
-            run(graph, log)
+            log = _run_everywhere(graph, run)
             check(graph)
             if log.changed and name == "constant-folding":
                 _infer(graph)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import Graph, attribute, constant, is_captured, sole_consumer
+from edgeq.ir import Graph, attribute, constant, sole_consumer
 from edgeq.passes.affine import Array, channels_of, fold_into, why_not_into
 from edgeq.passes.edit import add_initializer, bypass, why_not_bypassed
 from edgeq.passes.report import Log
@@ -34,8 +34,8 @@ def _fold(graph: Graph, node: onnx_ir.Node, log: Log) -> str | None:
     pair = _affine(node)
     if pair is None:
         return "its statistics are not constants, or not finite"
-    if source is None or is_captured(node.outputs[0]):
-        return "its output is read inside a body, which passes through untouched"
+    if source is None:
+        return "it has no input"
     maker = source.producer()
     reason = why_not_into(maker, source) or why_not_bypassed(node.outputs[0], source)
     if reason is None and maker is not None:

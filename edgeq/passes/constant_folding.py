@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import Graph, attribute, constant, is_captured, static_shape, subgraphs
+from edgeq.ir import Graph, attribute, constant, static_shape, subgraphs
 from edgeq.passes.edit import remove
 from edgeq.passes.evaluate import FOLDABLE, NotEvaluated, evaluate
 from edgeq.passes.report import Log
@@ -48,11 +48,8 @@ def _reads_only_constants(node: onnx_ir.Node) -> bool:
 def _why_not(node: onnx_ir.Node) -> str | None:
     if node.op_type not in FOLDABLE and node.op_type not in ("Shape", "Size"):
         return f"`{node.op_type}` is not in the table of operators that are evaluated"
-    for value in node.outputs:
-        if value.is_graph_output():
-            return "its output is an output of the model"
-        if is_captured(value):
-            return "its output is read inside a body, which passes through untouched"
+    if any(value.is_graph_output() for value in node.outputs):
+        return "its output is an output of the model"
     return None
 
 
@@ -109,7 +106,6 @@ def _picked(node: onnx_ir.Node, count: int) -> Array | None:
 
 def _replace(graph: Graph, node: onnx_ir.Node, arrays: list[Array]) -> None:
     """Each output that is read becomes an initializer of the same name."""
-    top = graph.model.graph
     for value, array in zip(node.outputs, arrays, strict=True):
         if not value.uses():
             continue
@@ -123,5 +119,5 @@ def _replace(graph: Graph, node: onnx_ir.Node, arrays: list[Array]) -> None:
             const_value=tensor,
         )
         value.replace_all_uses_with(stored)
-        top.register_initializer(stored)
+        graph.home.register_initializer(stored)
     remove(node)

@@ -9,7 +9,7 @@ from edgeq.passes.report import Log
 
 def run(graph: Graph, log: Log) -> None:
     """Graph inputs stay even when unused: an artifact keeps the float model's interface."""
-    top = graph.model.graph
+    top = graph.home
     for node in reversed(graph.nodes()):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             log.change(f"`{node.op_type}` (node `{node.name}`): nothing reads it")

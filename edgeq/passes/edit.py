@@ -8,16 +8,25 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import Graph, is_captured
+from edgeq.ir import Graph, subgraphs
 
 
 def fresh_name(graph: Graph, base: str) -> str:
     """`base`, or `base_2`, ...: a name that no tensor has, in bodies neither."""
     model = graph.model.graph
-    taken = {value.name for value in graph.values()}
-    for body in model.subgraphs():
+    taken: set[str | None] = set()
+    for body in (model, *model.subgraphs()):
         taken |= {value.name for value in (*body.inputs, *body.initializers.values())}
         taken |= {value.name for node in body for value in node.outputs}
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    return name
+
+
+def fresh_node_name(graph: Graph, base: str) -> str:
+    """`base`, or `base_2`, ...: a name that no other node beside it has."""
+    taken = {node.name for node in graph.nodes()}
     name, number = base, 2
     while name in taken:
         name, number = f"{base}_{number}", number + 1
@@ -34,7 +43,7 @@ def add_initializer(graph: Graph, base: str, array: np.ndarray[Any, Any]) -> onn
         shape=onnx_ir.Shape(array.shape),
         const_value=tensor,
     )
-    graph.model.graph.register_initializer(value)
+    graph.home.register_initializer(value)
     return value
 
 
@@ -66,16 +75,14 @@ def take_over(old: onnx_ir.Value, new: onnx_ir.Value) -> None:
 
 def why_not_bypassed(made: onnx_ir.Value, source: onnx_ir.Value) -> str | None:
     """Why readers of `made` cannot read `source` instead, or None if they can."""
-    if is_captured(made):
-        return "its output is read inside a body, which passes through untouched"
     if not made.is_graph_output():
         return None
     if source.producer() is None:
         return "it joins an input or a constant to an output of the model"
     if source.is_graph_output():
         return "its input is an output of the model too"
-    if is_captured(source):
-        return "its input is read inside a body, which passes through untouched"
+    if source.graph is not made.graph:
+        return "it hands a tensor from outside the body out of it"
     return None
 
 
@@ -94,6 +101,10 @@ def bypass(node: onnx_ir.Node, source: onnx_ir.Value) -> None:
 
 
 def remove(node: onnx_ir.Node) -> None:
-    """Take out a node that nothing reads any more."""
+    """Take out a node that nothing reads any more; what its bodies read from outside is free."""
     assert node.graph is not None
+    for body in subgraphs(node):
+        for inner in body.all_nodes():
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
     node.graph.remove(node, safe=True)

@@ -22,11 +22,14 @@ class Log:
 
     changed: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+    """Where the body lies that is worked on (`If_0/then_branch`); empty at the top."""
 
     def change(self, line: str) -> None:
         """One change, for people: names the node and what became of it."""
-        self.changed.append(line)
+        self.changed.append(f"in `{self.body}`: {line}" if self.body else line)
 
     def refuse(self, node: onnx_ir.Node, reason: str) -> None:
         """`node` fits the pass and stays; the first reason counts."""
-        self.refused.setdefault(node.name or "", reason)
+        place = f"{self.body}/" if self.body else ""
+        self.refused.setdefault(f"{place}{node.name}", reason)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.data.feeds import Source, Specs, short
 from edgeq.data.functions import calling, is_function_spec, name_of, open_function
 from edgeq.data.npy import StoredRows, open_npz
-from edgeq.data.sources import Source, Specs, open_source, short
+from edgeq.data.sources import open_source
 from edgeq.errors import EdgeqError, did_you_mean
 from edgeq.quality.intervals import Interval, paired_bootstrap, wilson
 from edgeq.quality.metrics import METRICS, Metric, Quality
@@ -69,20 +70,28 @@ def open_evaluation(
     metric: str | None = None,
     inputs: Sequence[TensorInfo],
     specs: Specs | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Evaluation:
     """Open `--eval`: an .npz or a dict with the inputs and `y` (then `metric` says how to compare
-    them), `file.py:function`, or a function. A function is called as `function(run)`, where
-    `run({name: array})` gives `{name: array}`, and returns a float, `{metric: float}` or an array
-    of scores, one a sample; larger is better unless it has `lower_is_better = True`, or names the
-    metrics of which that is true: `lower_is_better = ("loss",)`.
+    them), a folder of images in class folders, `file.py:function`, or a function.
+
+    The label of a class folder is its name's place in `labels`, where there are any, else among
+    the folders by name; then there must be as many as the model has classes.
+
+    A function is called as `function(run)`, where `run({name: array})` gives `{name: array}`, and
+    returns a float, `{metric: float}` or an array of scores, one a sample; larger is better unless
+    it has `lower_is_better = True`, or names the metrics of which that is true:
+    `lower_is_better = ("loss",)`.
     """
     if isinstance(spec, str | Path) and is_function_spec(str(spec)):
         return _of_function(open_function(str(spec)), str(spec), metric)
+    if isinstance(spec, str | Path) and Path(spec).is_dir():
+        return _of_folder(str(spec), metric, inputs, specs or {}, labels)
     if isinstance(spec, str | Path):
         return _of_npz(Path(spec), metric, inputs, specs or {})
     if isinstance(spec, Mapping):
-        labels = np.asarray(spec[LABELS]) if LABELS in spec else None
-        return _of_arrays(spec, labels, "the arrays given", metric, inputs, specs or {})
+        truth = np.asarray(spec[LABELS]) if LABELS in spec else None
+        return _of_arrays(spec, truth, "the arrays given", metric, inputs, specs or {})
     if callable(spec):
         return _of_function(spec, name_of(spec), metric)
     raise EdgeqError(
@@ -148,7 +157,8 @@ def _of_npz(
     path: Path, metric: str | None, inputs: Sequence[TensorInfo], specs: Specs
 ) -> Evaluation:
     if path.suffix.lower() != ".npz" or not path.is_file():
-        problem = "is neither an .npz nor file.py:function" if path.exists() else "does not exist"
+        kinds = "an .npz, a folder of images nor file.py:function"
+        problem = f"is neither {kinds}" if path.exists() else "does not exist"
         raise EdgeqError(
             "bad-eval", f"{path} {problem}", "--eval eval.npz --metric top1", "--eval eval.py:top1"
         )
@@ -186,6 +196,86 @@ def _of_arrays(
 
     described = f"{short(where)}, {samples} samples"
     return Evaluation(described, (row.name,), source.notes, score, samples)
+
+
+# -- a folder of images in class folders --------------------------------------------------------
+
+
+def _of_folder(
+    where: str,
+    metric: str | None,
+    inputs: Sequence[TensorInfo],
+    specs: Specs,
+    labels: Sequence[str] | None,
+) -> Evaluation:
+    row = _metric(metric, where)
+    source = open_source(where, inputs=inputs, specs=specs)
+    if not source.classes:
+        raise EdgeqError(
+            "bad-eval",
+            f"{where} holds no class folders of images, so there are no labels",
+            f"put the images of each class into a folder of its own: {where}/CLASS/",
+        )
+    places = _class_places(source.classes, labels, where)
+    wanted = np.array([places[label] for label in source.labels])
+    classes = len(source.classes) if labels is None else None
+
+    def score(run: Run) -> tuple[Scores, ...]:
+        def checked(feed: dict[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+            outputs = run(feed)
+            _check_classes(outputs, source.group, classes, where)
+            return outputs
+
+        values = np.array(_score_all(source, wanted, row, checked, where), np.float64)
+        return (Scores(row.name, float(values.mean()), values, row.is_rate, row.lower_is_better),)
+
+    named = [f"{place} `{name}`" for name, place in zip(source.classes, places, strict=True)]
+    told = ", ".join([*named[:_SHOWN], *(["..."] if len(named) > _SHOWN else [])])
+    described = f"{short(where)}, {len(wanted)} samples"
+    notes = (*source.notes, f"labels of {short(where)}: {told}")
+    return Evaluation(described, (row.name,), notes, score, len(wanted))
+
+
+_SHOWN = 5
+
+
+def _class_places(
+    classes: Sequence[str], labels: Sequence[str] | None, where: str
+) -> tuple[int, ...]:
+    """The model's class of each class folder."""
+    if labels is None:
+        if all(map(str.isdecimal, classes)) and sorted(classes, key=int) != list(classes):
+            raise EdgeqError(
+                "bad-eval",
+                f"{where}: the class folders are numbers, and as text their order is"
+                f" {', '.join(classes[:3])} ...",
+                "name the classes in the model's order: `--labels labels.txt`",
+            )
+        return tuple(range(len(classes)))
+    strange = [name for name in classes if name not in labels]
+    if strange:
+        raise EdgeqError(
+            "bad-eval",
+            f"{where}: the class folder `{strange[0]}` is none of the {len(labels)} labels",
+            *did_you_mean(strange[0], labels),
+        )
+    return tuple(labels.index(name) for name in classes)
+
+
+def _check_classes(
+    outputs: Mapping[str, NDArray[Any]], group: int, classes: int | None, where: str
+) -> None:
+    """Places among folders are the model's classes only where there is a folder for each."""
+    name, scores = next((name, np.asarray(array)) for name, array in outputs.items())
+    if classes is not None and scores.size != group * classes:
+        raise EdgeqError(
+            "bad-eval",
+            f"{where} has {classes} class folders, and output `{name}` is {list(scores.shape)}",
+            "name the classes in the model's order: `--labels labels.txt`",
+        )
+
+
+# -- an .npz with labels, the parts ---------------------------------------------------------------
 
 
 def _metric(metric: str | None, where: str) -> Metric:

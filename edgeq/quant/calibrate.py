@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError
 from edgeq.quant.executor import Executor
+from edgeq.quant.observers.channels import ChannelStatistics
 from edgeq.quant.observers.histogram import Histogram
 
 
@@ -56,6 +57,27 @@ def calibrate(
             "give a source that is not empty: `--data calib.npz`",
         )
     return Statistics(histograms, count)
+
+
+def calibrate_channels(
+    executor: Executor,
+    samples: Iterable[Mapping[str, NDArray[Any]]],
+    tensors: Mapping[str, int],
+) -> dict[str, ChannelStatistics]:
+    """Run every sample once and sum each tensor of `tensors` (name -> channel axis) by channel.
+
+    `edgeq.quant.algorithms.inputs.layer_inputs` names the tensors that the algorithms want. Raises
+    EdgeqError [non-finite-activation] naming tensor and sample (from 0).
+    """
+    statistics = {name: ChannelStatistics(axis) for name, axis in tensors.items()}
+    for index, feeds in enumerate(samples):
+        outputs = executor.run(feeds)
+        for name, channels in statistics.items():
+            array = outputs[name] if name in outputs else feeds[name]
+            if not channels.add(array):
+                raise _non_finite(name, index, array)
+        del outputs, feeds  # free them before the next sample's take their place
+    return statistics
 
 
 def _non_finite(name: str, index: int, array: NDArray[Any]) -> EdgeqError:

@@ -10,15 +10,18 @@ import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx_ir
 
 from edgeq.errors import EdgeqError
-from edgeq.ir import Graph, consumers, subgraphs
-from edgeq.quant import candidates, rules
+from edgeq.ir import Graph, subgraphs
+from edgeq.quant import balance, candidates, rules
 from edgeq.quant.candidates import Candidate
 from edgeq.quant.layers import Layer
 from edgeq.quant.plan import Encoding, OpDecision
+from edgeq.quant.policy import ANY, Policy
+from edgeq.quant.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,29 @@ class Draft:
     joins: tuple[Join, ...]
 
 
-def draft(graph: Graph, *, keep_float: Sequence[str] = ()) -> Draft:
+def draft(
+    graph: Graph,
+    *,
+    keep_float: Sequence[str] = (),
+    float_nodes: Mapping[str, str] = MappingProxyType({}),
+    float_tensors: Mapping[str, str] = MappingProxyType({}),
+    policy: Policy = ANY,
+) -> Draft:
     """Decide for every node. `keep_float` are shell patterns over node names.
 
+    `float_nodes` (node -> reason) and `float_tensors` (tensor -> reason: no op makes it or reads
+    it in int8, nor what shares its codes) are what measuring found; `policy` is the target's.
     Raises EdgeqError: [already-quantized], or [no-such-node] for a pattern that matches nothing.
     """
     _refuse_quantized(graph)
-    kept = _kept(graph, keep_float)
-    regions = _Regions(graph, kept)
+    regions = Regions(
+        graph,
+        kept=kept_float(graph, keep_float),
+        float_nodes=float_nodes,
+        float_tensors=float_tensors,
+    )
     regions.settle()
+    regions.leave(balance.too_dear(graph, regions, policy))
     ops: dict[str, OpDecision] = {}
     for node in graph.nodes():
         if node.op_type != "Constant":
@@ -86,7 +103,7 @@ def _refuse_quantized(graph: Graph) -> None:
         )
 
 
-def _kept(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
+def kept_float(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
     """Node name -> reason, for nodes that the user wants in float."""
     names = [str(node.name) for node in graph.nodes()]
     kept: dict[str, str] = {}
@@ -121,119 +138,10 @@ def _article(word: str) -> str:
     return "an" if word[:1] in "AEIOU" else "a"
 
 
-class _Regions:
-    """Which nodes are int8: the largest set in which every op has the neighbours it needs."""
-
-    def __init__(self, graph: Graph, kept: Mapping[str, str]) -> None:
-        self.nodes = graph.nodes()
-        self.found: dict[onnx_ir.Node, Candidate | str] = {
-            node: kept.get(str(node.name)) or candidates.find(node) for node in self.nodes
-        }
-        self.hosts: dict[onnx_ir.Node, onnx_ir.Node] = {}
-
-    def settle(self) -> None:
-        """Take away ops without int8 neighbours until nothing changes; each round removes some."""
-        while True:
-            self.hosts = self._find_hosts()
-            lonely = {
-                node: reason
-                for node, found in self.found.items()
-                if isinstance(found, Candidate) and (reason := self._lonely(node, found))
-            }
-            if not lonely:
-                return
-            self.found.update(lonely)
-
-    def candidate(self, node: onnx_ir.Node | None) -> Candidate | None:
-        """What an int8 node reads and makes; None for float ones, and for clamps."""
-        if node is None or node.op_type in rules.CLAMPS:
-            return None
-        found = self.found.get(node)
-        return found if isinstance(found, Candidate) else None
-
-    def maker(self, value: onnx_ir.Value) -> onnx_ir.Node | None:
-        """The int8 node whose codes `value` is, looking through clamps that are folded away."""
-        node = value.producer()
-        if node is None:
-            return None
-        node = self.hosts.get(node, node)
-        return node if self.candidate(node) else None
-
-    def made(self, value: onnx_ir.Value) -> onnx_ir.Value:
-        """The tensor that holds the codes of an int8 node's output: the last clamp's, if any."""
-        users = consumers(value)
-        if len(users) == 1 and users[0] in self.hosts:
-            return self.made(users[0].outputs[0])
-        return value
-
-    def decision(self, node: onnx_ir.Node) -> OpDecision:
-        name = str(node.name)
-        found = self.found[node]
-        if node in self.hosts:
-            return OpDecision(name, node.op_type, "int8", fused_into=str(self.hosts[node].name))
-        if isinstance(found, str):
-            dtype = candidates.works_on(node)
-            if dtype != "float32":
-                return OpDecision(name, node.op_type, "other", f"it works on {dtype}")
-            return OpDecision(name, node.op_type, "float32", found)
-        return OpDecision(name, node.op_type, "int8")
-
-    def _find_hosts(self) -> dict[onnx_ir.Node, onnx_ir.Node]:
-        """Clamp -> the int8 node whose range it becomes."""
-        self.hosts = {}
-        for node in self.nodes:
-            if node.op_type in rules.CLAMPS and isinstance(self.found[node], Candidate):
-                host = self._host(node)
-                if host is not None:
-                    self.hosts[node] = host
-        return self.hosts
-
-    def _host(self, clamp: onnx_ir.Node) -> onnx_ir.Node | None:
-        """The maker of what `clamp` reads, if nobody else reads it or what it is tied to."""
-        value = clamp.inputs[0]
-        assert value is not None
-        first = maker = self.maker(value)
-        while maker is not None and candidates.only_use(value) is not None:
-            if maker.op_type not in rules.TIED:
-                return None if maker.op_type in rules.UNCLAMPABLE else first
-            if len(maker.outputs) > 1 or maker.inputs[0] is None:
-                return None
-            value = maker.inputs[0]
-            maker = self.maker(value)
-        return None
-
-    def _lonely(self, node: onnx_ir.Node, found: Candidate) -> str:
-        """Why this op has no place in an int8 region, or nothing."""
-        if node.op_type in rules.CLAMPS:
-            return "" if node in self.hosts else candidates.why_not_folded(node)
-        if node.op_type in rules.HEAVY:
-            return ""
-        if not any(self._fed(node, value) for value in found.inputs):
-            return "its inputs come from float ops"
-        if self._adds_bias(node, found):
-            return ""
-        readers = [user for value in found.outputs for user in consumers(self.made(value))]
-        if not any(self.candidate(user) for user in readers):
-            return "only float ops or outputs of the model read its result"
-        return ""
-
-    def _fed(self, node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
-        if value.is_graph_input():
-            return node.op_type in rules.PERMUTATIONS
-        return self.maker(value) is not None
-
-    def _adds_bias(self, node: onnx_ir.Node, found: Candidate) -> bool:
-        """An Add of a constant to the product of an int8 MatMul: the second half of a Linear."""
-        if node.op_type != "Add" or len(found.inputs) != 1:
-            return False
-        maker = self.maker(found.inputs[0])
-        return maker is not None and maker.op_type == "MatMul"
-
-
 class _Tensors:
     """Collects tensors of the int8 nodes into groups that share an encoding."""
 
-    def __init__(self, graph: Graph, regions: _Regions) -> None:
+    def __init__(self, graph: Graph, regions: Regions) -> None:
         self.regions = regions
         self.head: dict[str, str] = {}
         self.fixed: dict[str, Encoding] = {}

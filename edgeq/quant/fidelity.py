@@ -1,6 +1,6 @@
 """How an artifact's tensors differ from the float model's, summed while samples stream past.
 
-Nothing is kept but five sums a tensor, so a check costs no memory that grows with samples.
+Nothing is kept but a few sums a tensor, so a check costs no memory that grows with samples.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,39 @@ class Difference:
     max_abs_error: float
     equal_share: float
     comparable: bool = True
+
+    def max_lsb(self, step: float | None, *, same_grid: bool) -> float | None:
+        """The largest error in quantization steps of size `step`; None where there is no step.
+
+        `same_grid`: both sides are codes times this `step`, so their distance is a whole number
+        of steps and what is not is rounding (float32 products are exact to 2**-24, codes to 2**8).
+        """
+        if step is None:
+            return 0.0 if self.equal_share == 1.0 and self.comparable else None
+        steps = self.max_abs_error / step
+        return float(round(steps)) if same_grid and math.isfinite(steps) else steps
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a file holds the tensor `name`: an engine hands it out as `fetch`.
+
+    With a `scale` (> 0, one for the whole tensor) the tensor's values are codes on a grid:
+    value = (code - zero_point) * scale. `fetch` is then an integer tensor, or those values.
+    """
+
+    name: str
+    fetch: str
+    scale: float | None = None
+    zero_point: int = 0
+
+    def values(self, array: NDArray[Any]) -> NDArray[Any]:
+        """`array` as fetched, integers of known scale as float32: what DequantizeLinear makes."""
+        if self.scale is None or array.dtype.kind not in "iu":
+            return array
+        return (array.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(
+            self.scale
+        )
 
 
 class Sums:
@@ -52,7 +86,7 @@ class Sums:
             same |= np.isnan(reference.astype(np.float64)) & np.isnan(candidate.astype(np.float64))
         self.equal += int(np.count_nonzero(same))
         self.total += reference.size
-        if not (self.is_float and reference.size):
+        if reference.dtype.kind not in "fiu" or not reference.size:
             return
         wanted = reference.astype(np.float64)
         with np.errstate(invalid="ignore"):  # inf - inf, where both hold the same infinity

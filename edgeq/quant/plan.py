@@ -10,20 +10,23 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 
-DTYPES = {"int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
-"""Integer types an encoding may have, with their codes."""
+DTYPES = {"int8": (-128, 127), "int32": (-(2**31), 2**31 - 1), "float16": (0, 0)}
+"""Types an encoding may have, with the zero points each allows; float16 is rounded, not scaled."""
 
 _LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 
-PRECISIONS = ("int8", "float32", "other")
-"""Precisions an op may run in; "other" is for ops without a float tensor (shapes, masks, text)."""
+PRECISIONS = ("int8", "dynamic-int8", "int8-weights", "fp16-weights", "float32", "other")
+"""How an op may run. "int8": static. "dynamic-int8": int8 weights, its input quantized at run time.
+"int8-weights", "fp16-weights": so stored, computed in float. "other": no float tensor (shapes,
+masks, text)."""
 
 
 @dataclass(frozen=True)
 class Encoding:
     """value = (code - zero_point[c]) * scale[c]; one c, or one along `axis`.
 
-    Scales are positive, finite and exact in float32. `origin` says where the range came from.
+    Scales are positive, finite and exact in float32; float16 has scale 1 and zero point 0.
+    `origin` says where the range came from.
     """
 
     dtype: str
@@ -49,7 +52,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class OpDecision:
-    """How one op runs, one of `PRECISIONS`. `reason` is empty for an int8 op.
+    """How one op runs, one of `PRECISIONS`. `reason` is empty for an op that runs in int8.
 
     `fused_into` names the int8 node whose output range does this op's work (Relu, Clip).
     """
@@ -90,6 +93,11 @@ class QuantPlan:
     def runs_int8(self, node: str) -> bool:
         decision = self.ops.get(node)
         return decision is not None and decision.precision == "int8"
+
+    @property
+    def computes_int8(self) -> bool:
+        """Whether any op multiplies or adds integers, whenever they were made."""
+        return any(op.precision in ("int8", "dynamic-int8") for op in self.ops.values())
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Ops per precision and type, types sorted: {"int8": {"Conv": 4}, "float32": {}, ...}."""
@@ -209,6 +217,8 @@ def _read_encoding(value: Any, where: str) -> Encoding:
     points = table["zero_point"]
     points = [points] * len(scale) if isinstance(points, int) else points
     zero_point = tuple(_zero_point(item, dtype, where) for item in _list(points, "zero_point"))
+    if dtype == "float16" and scale != (1.0,):
+        raise _bad(f"{where} is float16 and has a scale other than 1")
     if not scale or len(scale) != len(zero_point) or (axis is None and len(scale) != 1):
         raise _bad(f"{where} has {len(scale)} scales and {len(zero_point)} zero points")
     origin = _text(table["origin"], f"{where}: origin")

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, constant
 from edgeq.numerics import affine
+from edgeq.quant import ranges
 from edgeq.quant.calibrate import Statistics
 from edgeq.quant.draft import Draft, Join
 from edgeq.quant.plan import Encoding, QuantPlan
+from edgeq.quant.ranges import Range
 from edgeq.quant.weights import WeightEncoder
-
-PERCENT: Mapping[str, float] = {"minmax": 100.0, "p99.999": 99.999, "p99.99": 99.99}
-"""Range methods: how much of a tensor's mass the range keeps, in percent."""
 
 TIE_RATIO = 2.0
 """A Concat gives its operands one encoding while that costs none of them more than one bit."""
 
-Range = tuple[float, float]
+DEFAULT_METHOD = "minmax"
+"""The range method of a tensor that is given none."""
 
 
 def quantize(
@@ -29,18 +28,16 @@ def quantize(
     draft: Draft,
     statistics: Statistics,
     *,
-    method: str = "minmax",
+    method: str | Mapping[str, str] = DEFAULT_METHOD,
     pair_safe: bool,
 ) -> QuantPlan:
     """The plan of `draft`, which `edgeq.quant.draft.draft` made of the same `graph`, with numbers.
 
-    `statistics` holds a histogram for each of `draft.observe`. `pair_safe` keeps neighbouring
-    weights from saturating x86 kernels without VNNI. Raises EdgeqError: [unknown-algorithm] for a
-    `method` not in `PERCENT`, [range-too-wide] where a product of scales leaves float32.
+    `statistics` holds a histogram for each of `draft.observe`; `method` is one of
+    `ranges.METHODS` for all of them, or one per tensor. `pair_safe` keeps neighbouring weights from
+    saturating x86 kernels without VNNI. Raises EdgeqError: [unknown-algorithm] for another method,
+    [range-too-wide] where a product of scales leaves float32.
     """
-    if method not in PERCENT:
-        choices = ", ".join(f"`{name}`" for name in PERCENT)
-        raise EdgeqError("unknown-algorithm", f"there is no range method `{method}`: {choices}")
     encodings = _Activations(draft, statistics, method).encodings()
     encoder = WeightEncoder(_arrays(graph, draft), encodings, pair_safe=pair_safe)
     for layer in draft.layers:
@@ -66,6 +63,13 @@ def _arrays(graph: Graph, draft: Draft) -> dict[str, NDArray[Any]]:
     return found
 
 
+def _by_tensor(observe: Sequence[str], method: str | Mapping[str, str]) -> dict[str, str]:
+    """The range method of each tensor of `observe`, in its order."""
+    if isinstance(method, str):
+        return dict.fromkeys(observe, method)
+    return {name: method.get(name, DEFAULT_METHOD) for name in observe}
+
+
 def _never_seen(draft: Draft, statistics: Statistics) -> list[str]:
     return [
         f"tensor `{name}` was empty in every sample: its range is assumed to be 0"
@@ -77,13 +81,15 @@ def _never_seen(draft: Draft, statistics: Statistics) -> list[str]:
 class _Activations:
     """Ranges of groups of tensors, joined where a Concat may give its operands one encoding."""
 
-    def __init__(self, draft: Draft, statistics: Statistics, method: str) -> None:
+    def __init__(
+        self, draft: Draft, statistics: Statistics, method: str | Mapping[str, str]
+    ) -> None:
         self.draft = draft
-        self.method = method
+        self.methods = _by_tensor(draft.observe, method)
         self.head = {tensor: group[0] for group in draft.ties for tensor in group}
         self.seen: dict[str, Range] = {
-            name: self._clamped(name, statistics.tensors[name].percentile_range(PERCENT[method]))
-            for name in draft.observe
+            name: ranges.find(statistics.tensors[name], chosen, draft.clamps.get(name, ()))
+            for name, chosen in self.methods.items()
         }
         self.joined: dict[str, tuple[str, ...]] = {name: (name,) for name in self.seen}
         self.reason: dict[str, str] = {}
@@ -97,7 +103,7 @@ class _Activations:
 
     def _encoding(self, head: str) -> Encoding:
         scale, zero_point = affine.from_range(*self._union(self.joined[head]))
-        origin = self.method + self.reason.get(head, "")
+        origin = self.methods[head] + self.reason.get(head, "")
         assert self._keeps_clamps((head,), scale, zero_point), head
         return Encoding("int8", (scale,), (zero_point,), origin=origin)
 
@@ -121,13 +127,6 @@ class _Activations:
     def _union(self, members: tuple[str, ...]) -> Range:
         ranges = [self.seen[name] for name in members]
         return min(0.0, *(low for low, _ in ranges)), max(0.0, *(high for _, high in ranges))
-
-    def _clamped(self, head: str, seen: Range) -> Range:
-        """The range after the clamps that are folded into the group of `head`."""
-        low, high = min(seen[0], 0.0), max(seen[1], 0.0)
-        for least, most in self.draft.clamps.get(head, ()):
-            low, high = max(low, least), min(high, most)
-        return low, high
 
     def _keeps_clamps(self, heads: tuple[str, ...], scale: float, zero_point: int) -> bool:
         bounds = [pair for head in heads for pair in self.draft.clamps.get(head, ())]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-STAGES = ("Read", "Optimized", "Calibrated", "Quantized", "Checked", "Evaluated", "Packed")
+STAGES = (
+    *("Read", "Optimized", "Calibrated", "Searched", "Quantized"),
+    *("Checked", "Evaluated", "Packed"),
+)
 
 
 @dataclass(frozen=True)

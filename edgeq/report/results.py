@@ -61,7 +61,10 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The artifact beside the float model on the same `samples` inputs (`source` says which)."""
+    """The artifact beside the float model on the same `samples` inputs (`source` says which).
+
+    `layers` are the quantized tensors, the `worst` of them too; a manifest holds their SQNR.
+    """
 
     outputs: tuple[TensorError, ...]
     worst: tuple[TensorError, ...]
@@ -69,6 +72,7 @@ class Fidelity:
     source: str
     mode: str
     incomparable: tuple[str, ...] = ()
+    layers: tuple[TensorError, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -88,6 +92,7 @@ class Build:
     `bundle` is the path written, None where nothing was (strict gate failure).
     `outcome` is "built", "gate-failed" or "garbage"; `ok` is True for "built" alone.
     `metrics` and `gate` are JSON documents of `edgeq.quality`; None means not measured.
+    `search` is what was tried, what it measured and what was decided; None where nothing was.
     """
 
     bundle: str | None
@@ -110,6 +115,7 @@ class Build:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     digest: str | None
+    search: Mapping[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -137,6 +143,7 @@ class Build:
             "left_in_float": [op.to_json() for op in self.left_in_float],
             "coverage": None if self.coverage is None else dict(self.coverage),
             "calibration": None if self.calibration is None else dict(self.calibration),
+            "search": None if self.search is None else dict(self.search),
             "fidelity": self.fidelity.to_json(),
             "quality": dict(self.metrics[0]) if self.metrics else None,
             "metrics": [dict(metric) for metric in self.metrics],
@@ -162,6 +169,7 @@ class Planned:
     calibration: Mapping[str, Any] | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    search: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -173,6 +181,7 @@ class Planned:
             "ops": {precision: dict(counts) for precision, counts in self.ops.items()},
             "left_in_float": [op.to_json() for op in self.left_in_float],
             "calibration": None if self.calibration is None else dict(self.calibration),
+            "search": None if self.search is None else dict(self.search),
             "plan": dict(self.plan),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
@@ -246,7 +255,8 @@ class Evaluation:
 class Ran:
     """What `run` computed: each output summarised over `samples` inputs; `out` is the npz written.
 
-    `top` holds per sample the best (index, label or None, score) of the first output, if asked.
+    `top` holds per sample the best (index, label or None, score) of the first output, if asked;
+    `names` the file of each sample, where samples are files.
     """
 
     artifact: str
@@ -258,6 +268,7 @@ class Ran:
     kernels: str
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -265,6 +276,7 @@ class Ran:
             "ok": True,
             "artifact": self.artifact,
             "samples": self.samples,
+            "names": list(self.names),
             "outputs": [dict(output) for output in self.outputs],
             "top": [
                 [{"index": index, "label": label, "score": score} for index, label, score in best]
@@ -343,6 +355,32 @@ class Verified:
             "target": self.target,
             "on_target": self.on_target,
             "warnings": list(self.warnings),
+            "error": None,
+        }
+
+
+@dataclass(frozen=True)
+class Initialized:
+    """The settings file that `init` wrote; `target` None is left to fill in.
+
+    `guessed` names what stands in it as a guess, switched off.
+    """
+
+    file: str
+    model: str
+    target: str | None
+    guessed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": "edgeq.init/1",
+            "ok": True,
+            "file": self.file,
+            "model": self.model,
+            "target": self.target,
+            "guessed": list(self.guessed),
+            "notes": list(self.notes),
             "error": None,
         }
 

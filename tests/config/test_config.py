@@ -31,6 +31,8 @@ labels = "labels.txt"
 out = "out/m.edgeq"
 metric = "top1"
 algo = "p99.99"
+weights = "int8"
+acts = "static"
 strict = true
 force = false
 synthetic_data = false
@@ -80,6 +82,8 @@ def test_a_whole_file(toml: Any) -> None:
         out="out/m.edgeq",
         metric="top1",
         algo="p99.99",
+        weights="int8",
+        acts="static",
         strict=True,
         shape={"image": (1, 3, 224, 224), "mask": (1, 77)},
         input={
@@ -95,8 +99,8 @@ def test_a_whole_file(toml: Any) -> None:
     assert origins["model"] == "edgeq.toml:2"
     assert origins["gate"] == "edgeq.toml:5"
     assert origins["packaging"] == "edgeq.toml:10"
-    assert origins["input"] == "edgeq.toml:20"
-    assert origins["force"] == "edgeq.toml:16"
+    assert origins["input"] == "edgeq.toml:22"
+    assert origins["force"] == "edgeq.toml:18"
 
 
 def test_every_field_has_an_origin_and_none_is_the_default(toml: Any) -> None:
@@ -149,7 +153,7 @@ def test_the_environment_takes_lists_shapes_and_the_word_of_a_flag() -> None:
         (
             "EDGEQ_PRECISION",
             "int4",
-            'must be one of `auto`, `fp32`, `int8`, got the string `"int4"`',
+            'must be one of `auto`, `fp32`, `fp16`, `int8`, got the string `"int4"`',
         ),
         ("EDGEQ_SHAPE", "image", "holds a shape `image` is not NAME=1x3x224x224"),
     ],
@@ -210,7 +214,7 @@ def test_the_example_of_the_style_guide(toml: Any) -> None:
         ('model = ""', 'edgeq.toml:1: `model` must be a string that is not empty, got the string `""`', None),
         ("model = 3", "edgeq.toml:1: `model` must be a string that is not empty, got the integer `3`", None),
         ("model = {a = 1}", "edgeq.toml:1: `model` must be a string that is not empty, got a table", None),
-        ('precision = "int88"', 'edgeq.toml:1: `precision` must be one of `auto`, `fp32`, `int8`, got the string `"int88"`', "did you mean `int8`?"),
+        ('precision = "int88"', 'edgeq.toml:1: `precision` must be one of `auto`, `fp32`, `fp16`, `int8`, got the string `"int88"`', "did you mean `int8`?"),
         ('as = "tar"', 'edgeq.toml:1: `as` must be one of `zip`, `dir`, got the string `"tar"`', None),
         ("gate = [1]", "edgeq.toml:1: `gate` must hold strings that are not empty, got the integer `1`", None),
         ("keep_float = 1979-05-27", "edgeq.toml:1: `keep_float` must be a list of strings or a comma string, got a date", None),
@@ -355,7 +359,7 @@ def test_a_shape_survives_the_round_trip(name: str, dims: list[int]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"precision": "int4"}, "`precision` must be one of `auto`, `fp32`, `int8`"),
+        ({"precision": "int4"}, "`precision` must be one of `auto`, `fp32`, `fp16`, `int8`"),
         ({"samples": 0}, "`samples` must be a whole number of 1 or more, got the integer `0`"),
         ({"packaging": "tar"}, "`as` must be one of `zip`, `dir`"),
         ({"gate": 3}, "`gate` must be a list of strings or a comma string"),

@@ -142,7 +142,6 @@ def test_no_hint_names_a_command_or_flag_that_does_not_exist_yet() -> None:
     absent = (
         "edgeq ladder",
         "edgeq profile",
-        "edgeq compare",
         "edgeq export",
         "edgeq devices",
         "--on ",

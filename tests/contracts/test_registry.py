@@ -25,9 +25,9 @@ def test_the_engines_are_the_runtimes() -> None:
 
 
 def test_the_algorithms_are_those_that_the_quantizer_knows() -> None:
-    from edgeq.quant.quantize import PERCENT
+    from edgeq.quant.ranges import METHODS
 
-    assert tuple(registry.ALGORITHMS) == tuple(PERCENT)
+    assert tuple(registry.ALGORITHMS) == METHODS
     parameters = inspect.signature(registry.resolve("algorithms", "minmax")).parameters
     assert {"method", "pair_safe"} <= set(parameters)
 
@@ -38,7 +38,7 @@ def test_the_algorithms_are_those_that_the_quantizer_knows() -> None:
         ("writers", "onx", "there is no writer `onx`", "did you mean `onnx`?"),
         ("readers", "tflite", "there is no reader `tflite`", "one of: `onnx`"),
         ("engines", "onnxruntme", "there is no engine `onnxruntme`", "did you mean `onnxruntime`?"),
-        ("algorithms", "p99.9", "there is no algorithm `p99.9`", "did you mean `p99.99`?"),
+        ("algorithms", "p99.9999", "there is no algorithm `p99.9999`", "did you mean `p99.999`?"),
     ],
 )
 def test_an_unknown_name_is_told_with_what_is_near(

@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edgeq.report import results
+from edgeq.report import comparison, results
 
 NAMES = (
-    *("build", "plan", "run", "eval", "inspect", "verify"),
+    *("build", "plan", "run", "eval", "compare", "inspect", "verify", "init"),
     *("targets", "doctor", "explain", "config", "error"),
 )
 RESULTS = {
@@ -23,7 +23,9 @@ RESULTS = {
     results.Ran: "run",
     results.Inspection: "inspect",
     results.Verified: "verify",
+    results.Initialized: "init",
     results.Doctor: "doctor",
+    comparison.Compared: "compare",
 }
 
 
@@ -112,6 +114,8 @@ def _empty(annotation: str) -> Any:
         return {}
     if annotation == "Fidelity":
         return results.Fidelity((), (), 0, "", "default")
+    if annotation == "Side":
+        return comparison.Side("", "", None, 0, "", "default")
     return {"str": "", "bool": True, "int": 0}.get(annotation)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.data import Source, open_source
-from edgeq.data.sources import evenly_spaced
+from edgeq.data.feeds import evenly_spaced
 from edgeq.errors import EdgeqError
 from edgeq_runtime.preprocess import InputSpec
 from edgeq_runtime.tensors import TensorInfo

@@ -165,11 +165,12 @@ def test_large_constants_never_reach_onnx(graph, monkeypatch):
     from edgeq.ir import inference
 
     seen = []
+    real = inference.onnx_child()
 
     class Child:
         def ask(self, request, model):
             seen.append(len(model))
-            return {}, b""
+            return real.ask(request, model)
 
     big = np.zeros((4, 300_000), np.float32)
     value(graph, "w").const_value = onnx_ir.Tensor(big)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import EdgeqError
-from edgeq.quant.plan import Encoding, OpDecision, QuantPlan, reader_key
+from edgeq.quant.plan import PRECISIONS, Encoding, OpDecision, QuantPlan, reader_key
 
 SCALE = st.floats(2.0**-126, 2.0**127, width=32)
 ENCODING = st.one_of(
@@ -30,12 +30,13 @@ ENCODING = st.one_of(
         lambda s: Encoding("int32", tuple(s), tuple(range(len(s))), 0, True),
         st.lists(SCALE, min_size=1, max_size=5),
     ),
+    st.just(Encoding("float16", (1.0,), (0,), None, True, "weights")),
 )
 DECISION = st.builds(
     OpDecision,
     st.text(max_size=9),
     st.sampled_from(["Conv", "Add", "Relu"]),
-    st.sampled_from(["int8", "float32", "other"]),
+    st.sampled_from(PRECISIONS),
     st.text(max_size=9),
     st.none() | st.text(max_size=9),
 )
@@ -82,7 +83,9 @@ def test_float32_scales_survive_bit_for_bit() -> None:
 
 def test_counts_are_per_precision_and_sorted() -> None:
     counts = small_plan().counts()
-    assert counts == {"int8": {"Conv": 1, "Relu": 1}, "float32": {"Softmax": 1}, "other": {}}
+    assert tuple(counts) == PRECISIONS
+    present = {name: kinds for name, kinds in counts.items() if kinds}
+    assert present == {"int8": {"Conv": 1, "Relu": 1}, "float32": {"Softmax": 1}}
     assert list(counts["int8"]) == ["Conv", "Relu"]
 
 
@@ -121,6 +124,7 @@ def edited(path: list[Any], value: Any) -> Any:
 
 
 X = ["tensors", "x"]
+FLOAT16 = Encoding("float16", (1.0,), (0,)).to_json()
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,8 @@ X = ["tensors", "x"]
         (edited([*X, "axis"], 64), "axis 64"),
         (edited([*X, "axis"], "0"), "axis is not an integer"),
         (edited([*X, "symmetric"], 1), "symmetric is not true or false"),
+        (edited(X, FLOAT16 | {"scale": [0.5]}), "float16 and has a scale other than 1"),
+        (edited(X, FLOAT16 | {"zero_point": 1}), "zero point 1"),
         (edited([*X, "origin"], None), "origin is not text"),
         (edited(["ops"], {}), "plan.ops is not a list"),
         (edited(["ops", 0], "conv"), r"ops\[0\] is not a table"),

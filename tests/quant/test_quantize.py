@@ -375,7 +375,9 @@ def test_a_tensor_never_seen_is_noted(graph_of: GraphOf) -> None:
 
 def test_a_model_without_int8_ops_gets_a_plan_that_says_so(graph_of: GraphOf) -> None:
     plan = plan_of(graph_of("g (float[2,3] x) => (y) { y = Tanh(x) }"), {})
-    assert plan.counts() == {"int8": {}, "float32": {"Tanh": 1}, "other": {}}
+    assert {name: kinds for name, kinds in plan.counts().items() if kinds} == {
+        "float32": {"Tanh": 1}
+    }
     assert plan.notes == ("no op of this model can run in int8: all of it stays float",)
 
 

@@ -58,7 +58,23 @@ def test_sources_are_addresses_or_sections_of_the_notes(name: str) -> None:
     figures = (target.cores, target.clock_hz, target.memory_bytes, target.bandwidth_bytes_per_s)
     sources += [figure.source for figure in figures if figure.source is not None]
     for source in sources:
-        assert re.match(r"https://[a-z0-9.-]+/|notes: [a-z-]+[ ,]", source), source
+        assert re.match(r"https://[a-z0-9.-]+/|notes: [a-z-]+[ ,]|bench: [a-z_]+\.py$", source), (
+            source
+        )
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_the_benches_that_are_quoted_exist(name: str) -> None:
+    text = (FOLDER / f"{name}.toml").read_text()
+    for file in re.findall(r'"bench: ([^"]+)"', text):
+        assert (FOLDER.parent / "bench" / file).is_file(), file
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_no_row_is_said_twice(name: str) -> None:
+    (engine,) = targets.load(name).engines
+    rows = [(row.operation, row.encoding) for row in engine.policy]
+    assert len(rows) == len(set(rows))
 
 
 @pytest.mark.shared

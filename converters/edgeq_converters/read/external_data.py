@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import onnx_ir
 from onnx import TensorProto
 
 from edgeq.errors import EdgeqError
+from edgeq_converters.formats.outside import OpenFile, Outside
 from edgeq_converters.read.files import reason, refuse_size
 from edgeq_converters.read.findings import quote
 
@@ -25,21 +28,66 @@ _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _COPY_HINT = "put a plain copy of the file beside the model"
 
 
+Key = tuple[str, int, int]
+
+
 @dataclass
 class ExternalData:
-    """Reads ranges of files under `folder`. Equal ranges are read once and shared."""
+    """Ranges (location, offset, length) of files under `folder`, in the order of their first use.
+
+    `ranges` holds what was read into memory, each range once and shared; `deferred`, by tensor
+    name, what is read when it is asked for.
+    """
 
     folder: Path
     model: str
-    ranges: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    ranges: dict[Key, bytes | Outside] = field(default_factory=dict)
+    deferred: dict[str, Outside] = field(default_factory=dict)
+    _files: dict[str, tuple[OpenFile, int]] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes read so far, each range once."""
-        return sum(len(data) for data in self.ranges.values())
+        """Bytes of all ranges, each once."""
+        return sum(length for _, _, length in self.ranges)
+
+    @property
+    def held_bytes(self) -> int:
+        """Those of them that are in memory."""
+        return sum(len(data) for data in self.ranges.values() if isinstance(data, bytes))
+
+    def pieces(self) -> Iterator[bytes]:
+        """All ranges one after the other, for a digest."""
+        for data in self.ranges.values():
+            yield from data.pieces() if isinstance(data, Outside) else (data,)
 
     def read(self, tensor: TensorProto, wanted: int) -> bytes:
         """The `wanted` bytes that `tensor` keeps elsewhere; any doubt raises `[external-data]`."""
+        key, label = self._place(tensor, wanted)
+        refuse_size(self.model, self.held_bytes + wanted)
+        held = self.ranges.get(key)
+        if not isinstance(held, bytes):
+            file = self._file(*key, label)
+            held = b"".join(file.pieces(key[1], wanted))
+            self.ranges[key] = held
+        return held
+
+    def defer(self, tensor: TensorProto, wanted: int) -> None:
+        """Check where `tensor` lies and open that file, but leave its data there."""
+        key, label = self._place(tensor, wanted)
+        made = Outside(
+            self._file(*key, label),
+            folder=os.path.realpath(self.folder),
+            location=key[0],
+            offset=key[1],
+            name=tensor.name,
+            dtype=onnx_ir.DataType(tensor.data_type),
+            dims=tuple(tensor.dims),
+        )
+        self.deferred[tensor.name] = made
+        self.ranges.setdefault(key, made)
+
+    def _place(self, tensor: TensorProto, wanted: int) -> tuple[Key, str]:
+        """Where the entries of `tensor` point, and its name for messages."""
         label = f"tensor {quote(tensor.name)}"
         entries = _entries(tensor, self.model, label)
         location = entries.get("location", "")
@@ -47,11 +95,7 @@ class ExternalData:
         length = self._number(entries, "length", wanted, label)
         if length != wanted:
             self._refuse(f"{label} needs {wanted:,} bytes and its entry says {length:,}")
-        refuse_size(self.model, self.size_bytes + wanted)
-        key = (location, offset, wanted)
-        if key not in self.ranges:
-            self.ranges[key] = self._range(location, offset, wanted, label)
-        return self.ranges[key]
+        return (location, offset, wanted), label
 
     def _number(self, entries: dict[str, str], key: str, default: int, label: str) -> int:
         text = entries.get(key)
@@ -61,22 +105,23 @@ class ExternalData:
             self._refuse(f"{label} has {key} {quote(text)}, which is no byte count")
         return int(text)
 
-    def _range(self, location: str, offset: int, length: int, label: str) -> bytes:
-        descriptor = self._open(self._parts(location, label), location, label)
-        try:
-            size = self._checked_size(os.fstat(descriptor), location, label)
-            if offset + length > size:
-                self._refuse(
-                    f"{label} wants bytes {offset:,} to {offset + length:,} of {quote(location)}, "
-                    f"which has {size:,}"
-                )
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            data = _read_exactly(descriptor, length)
-        finally:
-            os.close(descriptor)
-        if len(data) != length:
-            self._refuse(f"{quote(location)} became shorter while it was read")
-        return data
+    def _file(self, location: str, offset: int, length: int, label: str) -> OpenFile:
+        """The file at `location`, checked when it is first opened, long enough for the range."""
+        if location not in self._files:
+            descriptor = self._open(self._parts(location, label), location, label)
+            try:
+                size = self._checked_size(os.fstat(descriptor), location, label)
+            except EdgeqError:
+                os.close(descriptor)
+                raise
+            self._files[location] = (OpenFile(descriptor, f"{self.model}: {quote(location)}"), size)
+        file, size = self._files[location]
+        if offset + length > size:
+            self._refuse(
+                f"{label} wants bytes {offset:,} to {offset + length:,} of {quote(location)}, "
+                f"which has {size:,}"
+            )
+        return file
 
     def _parts(self, location: str, label: str) -> tuple[str, ...]:
         """The components of a location that is relative and stays inside by its text alone."""
@@ -142,16 +187,6 @@ def _entries(tensor: TensorProto, model: str, label: str) -> dict[str, str]:
             )
         entries[entry.key] = entry.value
     return entries
-
-
-def _read_exactly(descriptor: int, length: int) -> bytes:
-    """`length` bytes, fewer where the file ends first."""
-    parts: list[bytes] = []
-    missing = length
-    while missing and (part := os.read(descriptor, min(missing, 1 << 24))):
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:

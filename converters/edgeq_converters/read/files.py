@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeq.errors import EdgeqError
 
 MAX_BYTES = 2**31 - 1
-"""Model and external data together: protobuf's own limit, so the artifact's too."""
+"""A model file, and the external data that is read with it: protobuf's own limit. Of a model with
+more (`formats.outside`), large weights stay where they are."""
 
 
 def read_bounded(path: Path) -> bytes:
@@ -36,7 +37,7 @@ def refuse_size(name: str, size: int) -> None:
     if size > MAX_BYTES:
         raise EdgeqError(
             "model-too-large",
-            f"{name}: {size:,} bytes of model and weights; at most {MAX_BYTES:,} are read",
+            f"{name}: {size:,} bytes in one file or small tensors; at most {MAX_BYTES:,} are read",
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from edgeq_converters.formats.outside import Outside
 from edgeq_converters.read import tensors
 from edgeq_converters.read.findings import Findings, quote
 
@@ -37,13 +38,18 @@ _CHUNK = 1 << 22
 Readers = Mapping[str, list[NodeProto]]
 
 
-def check(graph: GraphProto, found: Findings) -> None:
-    """Every stored tensor of `graph` and its bodies that can be read at all; only collects."""
+def check(graph: GraphProto, deferred: Mapping[str, Outside], found: Findings) -> None:
+    """Every stored tensor of `graph` and its bodies that can be read at all; only collects.
+
+    `deferred` are the initializers of `graph` whose data is still elsewhere.
+    """
     readers: dict[str, list[NodeProto]] = {}
     _collect_readers(graph, readers)
     for name, tensor in _stored(graph):
         if tensor.data_type in _FLOATS and tensors.is_sound(tensor):
-            _check(name, tensors.to_array(tensor), readers, found)
+            outside = tensor.data_location == TensorProto.EXTERNAL
+            array = deferred[name].numpy() if outside else tensors.to_array(tensor)
+            _check(name, array, readers, found)
 
 
 def _collect_readers(graph: GraphProto, readers: dict[str, list[NodeProto]]) -> None:

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from edgeq.errors import EdgeqError
 from edgeq.ir import IR_VERSION, OPSET, Graph, check
+from edgeq_converters.formats.outside import KEEP_OUTSIDE_BYTES, Outside
 from edgeq_converters.read import (
     external_data,
     files,
@@ -64,14 +65,14 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
     source_ir = model.ir_version
     notes = list(_check_structure(model, found))
     outside = _load_external(model, path)
-    for part in outside.ranges.values():
+    for part in outside.pieces():
         digest.update(part)
     size += outside.size_bytes
     outside.ranges.clear()
     known = operators.opsets(model, found)
-    notes += _check_support(model, known, found)
+    notes += _check_support(model, known, outside.deferred, found)
     found.raise_any()
-    arrays, order = take_weights(model)
+    arrays, order = take_weights(model, outside.deferred)
     notes += interface.fix_shapes(model, shapes, path.name)
     interface.require_ranks(model, path.name)
     text.keep_foreign_value_info(model)
@@ -128,20 +129,44 @@ def _check_structure(model: ModelProto, found: Findings) -> tuple[str, ...]:
 
 
 def _load_external(model: ModelProto, path: Path) -> external_data.ExternalData:
-    """Every tensor that lies in another file, brought in through the containment check."""
+    """Every tensor that lies in another file, brought in through the containment check.
+
+    Of a model with more than `KEEP_OUTSIDE_BYTES` there, large initializers stay outside.
+    """
     outside = external_data.ExternalData(path.parent, path.name)
-    for tensor in tensors.tensors(model.graph):
-        if tensor.data_location == TensorProto.EXTERNAL and tensors.is_sound(tensor):
+    weights = [tensor for tensor in model.graph.initializer if _is_external(tensor)]
+    inner = [
+        tensor
+        for node in model.graph.node
+        for tensor in tensors.node_tensors(node)
+        if _is_external(tensor)
+    ]
+    is_big = sum(map(tensors.size_bytes, (*weights, *inner))) > KEEP_OUTSIDE_BYTES
+    for tensor in weights:
+        if is_big and tensors.may_stay_outside(tensor):
+            outside.defer(tensor, tensors.size_bytes(tensor))
+        else:
             tensors.load_external(tensor, outside.read)
+    for tensor in inner:
+        tensors.load_external(tensor, outside.read)
     return outside
 
 
-def _check_support(model: ModelProto, known: operators.Opsets, found: Findings) -> tuple[str, ...]:
+def _is_external(tensor: TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL and tensors.is_sound(tensor)
+
+
+def _check_support(
+    model: ModelProto,
+    known: operators.Opsets,
+    deferred: Mapping[str, Outside],
+    found: Findings,
+) -> tuple[str, ...]:
     """Operators, opsets, functions, types, finite weights; only collects."""
     operators.check(model, known, found)
     functions.check(model, known, found)
     interface.check(model, found)
-    finite.check(model.graph, found)
+    finite.check(model.graph, deferred, found)
     notes = []
     foreign = operators.foreign(model)
     names = [f"{name} ({number})" for name, number in sorted(foreign.items())]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
+from edgeq.ir.inference import SMALL_BYTES
 from edgeq_converters.read.findings import Findings, quote
 
 _MAX_DIMENSIONS = 64
@@ -156,6 +157,12 @@ def _is_string(tensor: TensorProto) -> bool:
 
 def _shape(tensor: TensorProto) -> str:
     return "[" + ", ".join(str(size) for size in tensor.dims) + "]"
+
+
+def may_stay_outside(tensor: TensorProto) -> bool:
+    """Whether a checked tensor is worth reading later, and its bytes are its array's."""
+    packed = onnx_ir.DataType(tensor.data_type).bitwidth < 8
+    return size_bytes(tensor) > SMALL_BYTES and not packed and sys.byteorder == "little"
 
 
 def load_external(tensor: TensorProto, read: Callable[[TensorProto, int], bytes]) -> None:

@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from edgeq.ir import Graph, constant_tensor
 from edgeq.ir.inference import SMALL_BYTES, InferenceFailure, infer
+from edgeq_converters.formats.outside import Outside
 from edgeq_converters.read import tensors
 from edgeq_converters.read.findings import Findings, counted, one_line, quote
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+Weights = dict[str, onnx_ir.TensorProtocol]
 
 
-def take_weights(model: ModelProto) -> tuple[Arrays, tuple[str, ...]]:
+def take_weights(
+    model: ModelProto, deferred: Mapping[str, Outside]
+) -> tuple[Weights, tuple[str, ...]]:
     """Move large initializers and constants out of the message, each replaced by a typed input.
 
-    What onnx's C++ converts and checks is then small, whatever the weights. Returns the arrays
-    and the names of all initializers in the file's order.
+    What onnx's C++ converts and checks is then small, whatever the weights. Returns the weights,
+    `deferred` ones among them, and the names of all initializers in the file's order.
     """
     graph = model.graph
-    arrays: Arrays = {}
+    arrays: Weights = {}
     order = tuple(tensor.name for tensor in graph.initializer)
     kept: list[bytes] = []
     for tensor in graph.initializer:
         if _is_large(tensor):
-            arrays[tensor.name] = tensors.to_array(tensor)
+            arrays[tensor.name] = deferred.get(tensor.name) or _held(tensor)
             graph.input.append(_typed(tensor.name, tensor))
         else:
             kept.append(tensor.SerializeToString())
@@ -40,18 +42,23 @@ def take_weights(model: ModelProto) -> tuple[Arrays, tuple[str, ...]]:
     return arrays, order
 
 
-def _take_constant_nodes(model: ModelProto, arrays: Arrays) -> None:
+def _take_constant_nodes(model: ModelProto, arrays: Weights) -> None:
     graph = model.graph
     taken: list[int] = []
     for index, node in enumerate(graph.node):
         if node.op_type != "Constant" or node.domain or len(node.output) != 1:
             continue
         if len(node.attribute) == 1 and _is_large(node.attribute[0].t):
-            arrays[node.output[0]] = tensors.to_array(node.attribute[0].t)
+            arrays[node.output[0]] = _held(node.attribute[0].t)
             graph.input.append(_typed(node.output[0], node.attribute[0].t))
             taken.append(index)
     for index in reversed(taken):
         del graph.node[index]
+
+
+def _held(tensor: TensorProto) -> onnx_ir.Tensor[Any]:
+    kind = onnx_ir.DataType(tensor.data_type)
+    return onnx_ir.Tensor(tensors.to_array(tensor), dtype=kind, name=tensor.name)
 
 
 def _is_large(tensor: TensorProto) -> bool:
@@ -71,7 +78,7 @@ def _typed(name: str, tensor: TensorProto) -> ValueInfoProto:
 
 
 def to_graph(
-    model: ModelProto, arrays: Arrays, order: Iterable[str], found: Findings
+    model: ModelProto, arrays: Weights, order: Iterable[str], found: Findings
 ) -> tuple[Graph, tuple[str, ...]]:
     """The `Graph` of `model` with the arrays put back as initializers, and notes."""
     inner = _represent(model, found)
@@ -102,12 +109,12 @@ def _represent(model: ModelProto, found: Findings) -> onnx_ir.Model:
         raise AssertionError("unreachable") from failure
 
 
-def _put_back(graph: onnx_ir.Graph, arrays: Arrays) -> None:
+def _put_back(graph: onnx_ir.Graph, arrays: Weights) -> None:
     for value in tuple(graph.inputs):
         if value.name in arrays:
             graph.inputs.remove(value)
-            array = arrays.pop(value.name)
-            value.const_value = onnx_ir.Tensor(array, name=value.name, dtype=value.dtype)
+            value.const_value = arrays.pop(value.name)
+            value.const_value.name = value.name
             graph.register_initializer(value)
 
 

@@ -15,7 +15,7 @@ import onnx_ir
 from edgeq.errors import EdgeqError
 from edgeq.ir import IR_VERSION, Graph
 from edgeq.quant.plan import QuantPlan
-from edgeq_converters.write import qdq
+from edgeq_converters.write import half, outside, qdq
 
 SIGNED_OPSET = 20
 """The opset of files with int8 activations. ONNX Runtime (seen in 1.31.1) copies their Q/DQ pairs
@@ -28,6 +28,9 @@ CHANGED_AT_21 = ("GroupNormalization",)
 
 LARGEST_FILE_BYTES = 2**31 - 1
 """What protobuf can hold in one message."""
+
+ROOM_FOR_NODES = 2**24
+"""What is kept of it for all but the weights."""
 
 
 def write(
@@ -61,11 +64,13 @@ def write(
         proto.input.append(_interface(value))
     for value in graph.model.graph.outputs:
         proto.output.append(_interface(value))
-    proto.node.extend(lowered.nodes)
-    _check_size(lowered.initializers)
-    proto.initializer.extend(lowered.initializers)
+    nodes, initializers = half.halve(plan, lowered.nodes, lowered.initializers)
+    proto.node.extend(nodes)
+    left = outside.settle(graph, initializers, LARGEST_FILE_BYTES - ROOM_FOR_NODES)
+    _check_size(initializers)
+    proto.initializer.extend(initializers)
     _add_outputs(graph, proto, extra_outputs)
-    return bytes(model.SerializeToString(deterministic=True))
+    return outside.stored(bytes(model.SerializeToString(deterministic=True)), left)
 
 
 def _fits_opset_20(graph: Graph) -> bool:
@@ -88,7 +93,7 @@ def _interface(value: onnx_ir.Value) -> onnx.ValueInfoProto:
 
 def _check_size(initializers: Sequence[onnx.TensorProto]) -> None:
     size_bytes = sum(len(tensor.raw_data) for tensor in initializers)
-    if size_bytes > LARGEST_FILE_BYTES - 2**24:
+    if size_bytes > LARGEST_FILE_BYTES - ROOM_FOR_NODES:
         raise EdgeqError(
             "too-large", f"the weights are {size_bytes / 1e9:.1f} GB, and an ONNX file holds 2"
         )

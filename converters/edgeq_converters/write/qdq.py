@@ -3,12 +3,12 @@
 What an engine needs to fuse such a pattern, measured with ONNX Runtime 1.31.1: int8 weights and
 int32 biases as constants behind a DequantizeLinear, no Relu or Clip left where the range of the
 output already ends at its bound, both sides of an op that only moves data with equal parameters.
+`dynamic` and `stored` have the patterns of other precisions, `half` that of float16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,50 +17,27 @@ import onnx_ir
 from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError
-from edgeq.ir import Graph, constant, is_captured
+from edgeq.ir import Graph, attribute, constant, is_captured
 from edgeq.numerics import affine
 from edgeq.quant import candidates, rules
 from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, QuantPlan, reader_key
 from edgeq_converters.write import tensors
+from edgeq_converters.write.dynamic import Dynamic
+from edgeq_converters.write.sink import Sink
+from edgeq_converters.write.stored import Stored
 
 _SHIFT = 128
 """int8 code + 128 = uint8 code, zero point likewise."""
 
-
-@dataclass
-class Lowered:
-    """Nodes in an order that runs, and the initializers they read."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
+_NAMED = ("int8", "dynamic-int8", "int8-weights")
+"""Precisions that this module lowers; a node that has one must be in the graph."""
 
 
-def lower(graph: Graph, plan: QuantPlan | None, activation_dtype: str) -> Lowered:
+def lower(graph: Graph, plan: QuantPlan | None, activation_dtype: str) -> Sink:
     """Nodes and initializers of the artifact; raises EdgeqError [plan-mismatch]."""
     lowering = _Lowering(graph, plan or QuantPlan({}, {}), activation_dtype)
     return lowering.run()
-
-
-class _Names:
-    """Hands out tensor and node names that the graph does not use."""
-
-    def __init__(self, graph: onnx_ir.Graph) -> None:
-        self._used: set[str] = set()
-        for body in (graph, *graph.subgraphs()):
-            values = (*body.inputs, *body.initializers.values())
-            self._used.update(str(value.name) for value in values)
-            for node in body:
-                self._used.add(str(node.name))
-                self._used.update(str(value.name) for value in node.outputs)
-
-    def fresh(self, wanted: str) -> str:
-        name, count = wanted, 1
-        while name in self._used:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._used.add(name)
-        return name
 
 
 class _Lowering:
@@ -70,8 +47,9 @@ class _Lowering:
         self.graph = graph
         self.plan = plan
         self.unsigned = activation_dtype == "uint8"
-        self.names = _Names(graph.model.graph)
-        self.out = Lowered()
+        self.out = Sink(graph.model.graph)
+        self.stored = Stored(self.out)
+        self.dynamic = Dynamic(self.out, self.stored)
         self.nodes = graph.nodes()
         self._check_plan()
         self.dropped = {node for node in self.nodes if self._is_dropped(node)}
@@ -81,7 +59,7 @@ class _Lowering:
         self.restored: dict[onnx_ir.Value, str] = {}
         self.constants: dict[str, str] = {}
 
-    def run(self) -> Lowered:
+    def run(self) -> Sink:
         for value in self.graph.model.graph.inputs:
             if value in self.quantized:
                 self._pair(value)
@@ -94,7 +72,7 @@ class _Lowering:
     def _check_plan(self) -> None:
         names = {str(node.name) for node in self.nodes}
         for name, decision in self.plan.ops.items():
-            if decision.precision == "int8" and name not in names:
+            if decision.precision in _NAMED and name not in names:
                 raise _mismatch(f"it has an op `{name}`, and the graph has no such node")
 
     def _is_dropped(self, node: onnx_ir.Node) -> bool:
@@ -136,21 +114,73 @@ class _Lowering:
         return found
 
     def _node(self, node: onnx_ir.Node) -> None:
-        made = tensors.from_node(node)
-        clamp = node.op_type in rules.CLAMPS
-        operands = len(candidates.operands(node)) if node in self.int8 and not clamp else 0
-        inputs = [
-            self._operand(node, value, at) if at < operands else self._float(value)
-            for at, value in enumerate(node.inputs)
-        ]
+        decision = self.plan.ops.get(str(node.name))
+        precision = "float32" if decision is None else decision.precision
         outputs = [self._past_dropped(value) for value in node.outputs]
+        made = tensors.from_node(node)
         del made.input[:], made.output[:]
-        made.input.extend(inputs)
         made.output.extend(self._raw_name(value) for value in outputs)
-        self.out.nodes.append(made)
+        if precision == "dynamic-int8":
+            self._dynamic(node, made)
+        elif precision == "int8-weights":
+            self._stored(node, made)
+        else:
+            made.input.extend(self._inputs(node))
+            self.out.nodes.append(made)
         for value in outputs:
             if value in self.quantized:
                 self._pair(value)
+
+    def _inputs(self, node: onnx_ir.Node) -> list[str]:
+        """What the node reads, as an int8 op or as a float one."""
+        clamp = node.op_type in rules.CLAMPS
+        operands = len(candidates.operands(node)) if node in self.int8 and not clamp else 0
+        return [
+            self._operand(node, value, at) if at < operands else self._float(value)
+            for at, value in enumerate(node.inputs)
+        ]
+
+    def _dynamic(self, node: onnx_ir.Node, made: onnx.NodeProto) -> None:
+        """A MatMul or Gemm whose activation is quantized at run time."""
+        made.input.extend(self._float(value) for value in node.inputs)
+        weight = self._weight(node, node.inputs[1])
+        if weight is None or node.op_type not in ("Gemm", "MatMul") or weight[1].ndim != 2:
+            raise _mismatch(f"node `{node.name}` ({node.op_type}) cannot run in dynamic int8")
+        self.dynamic.product(made, *weight)
+
+    def _stored(self, node: onnx_ir.Node, made: onnx.NodeProto) -> None:
+        """An op that computes in float; those of its constants that have an encoding are int8."""
+        weights = [self._weight(node, value) for value in node.inputs]
+        if node.op_type == "Gather" and weights[0] is not None:
+            if weights[0][2].axis != 0 or attribute(node, "axis", 0) != 0:
+                raise _mismatch(f"node `{node.name}` (Gather) picks no rows of an int8 table")
+            made.input.extend(self._float(value) for value in node.inputs)
+            self.stored.gathered(made, *weights[0])
+            return
+        made.input.extend(
+            self._float(value) if weight is None else self.stored.restored(*weight)
+            for value, weight in zip(node.inputs, weights, strict=True)
+        )
+        self.out.nodes.append(made)
+
+    def _weight(
+        self, node: onnx_ir.Node, value: onnx_ir.Value | None
+    ) -> tuple[str, NDArray[Any], Encoding] | None:
+        """Key, array and encoding of a constant that is stored in int8; None for all others."""
+        array = constant(value)
+        if value is None or array is None:
+            return None
+        key = self._key(node, value)
+        encoding = self.plan.tensors.get(key)
+        if encoding is None or encoding.dtype != "int8" or not encoding.symmetric:
+            return None
+        _check_scales(key, array, encoding)
+        return key, array, encoding
+
+    def _key(self, node: onnx_ir.Node, value: onnx_ir.Value) -> str:
+        """Under which name the plan has what `node` sees of a constant."""
+        key = reader_key(str(value.name), str(node.name))
+        return key if key in self.plan.tensors else str(value.name)
 
     def _past_dropped(self, value: onnx_ir.Value) -> onnx_ir.Value:
         """The output a node writes once the clamps after it are gone."""
@@ -168,7 +198,7 @@ class _Lowering:
         if not self._is_int8_made(value) and (value.is_graph_output() or is_captured(value)):
             return name
         if value not in self.raw:
-            self.raw[value] = self.names.fresh(f"{name}_raw")
+            self.raw[value] = self.out.fresh(f"{name}_raw")
         return self.raw[value]
 
     def _float(self, value: onnx_ir.Value | None) -> str:
@@ -183,8 +213,7 @@ class _Lowering:
         array = constant(value)
         if array is None:
             return self.restored[value]
-        key = reader_key(str(value.name), str(node.name))
-        key = key if key in self.plan.tensors else str(value.name)
+        key = self._key(node, value)
         if key not in self.constants:
             encoding = self._encoding(key)
             if encoding.dtype == "int32":
@@ -211,17 +240,16 @@ class _Lowering:
         """Store the codes of `array` behind a DequantizeLinear; returns the restored name."""
         scale = np.array(encoding.scale, np.float32)
         points = np.array(encoding.zero_point, np.int64)
-        size = 1 if encoding.axis is None else array.shape[encoding.axis : encoding.axis + 1]
-        if size not in (scale.size, (scale.size,)):
-            raise _mismatch(f"tensor `{name}` {list(array.shape)} has {scale.size} scales")
+        _check_scales(name, array, encoding)
         if encoding.dtype == "int8" and encoding.symmetric:
             codes: NDArray[Any] = affine.quantize_weights(array, scale, encoding.axis)
         else:
             codes = affine.quantize(array, scale, points, dtype=encoding.dtype, axis=encoding.axis)
-        stored = self._store(f"{name}_quantized", self._shifted(codes, encoding))
-        restored = self.names.fresh(f"{name}_dequantized")
-        parameters = self._parameters(name, encoding)
-        self._emit("DequantizeLinear", name, [stored, *parameters], restored, encoding.axis)
+        stored = self.out.store(f"{name}_quantized", self._shifted(codes, encoding))
+        restored = self.out.fresh(f"{name}_dequantized")
+        inputs = [stored, *self._parameters(name, encoding)]
+        label = f"{name}_dequantize"
+        self.out.add("DequantizeLinear", label, inputs, [restored], axis=encoding.axis)
         return restored
 
     def _pair(self, value: onnx_ir.Value) -> None:
@@ -229,11 +257,11 @@ class _Lowering:
         name, raw = str(value.name), self._raw_name(value)
         encoding = self._encoding(name)
         parameters = self._parameters(name, encoding)
-        codes = self.names.fresh(f"{name}_quantized")
-        restored = self.names.fresh(f"{name}_dequantized") if raw == name else name
+        codes = self.out.fresh(f"{name}_quantized")
+        restored = self.out.fresh(f"{name}_dequantized") if raw == name else name
         self.restored[value] = restored
-        self._emit("QuantizeLinear", name, [raw, *parameters], codes, None)
-        self._emit("DequantizeLinear", name, [codes, *parameters], restored, None)
+        self.out.add("QuantizeLinear", f"{name}_quantize", [raw, *parameters], [codes])
+        self.out.add("DequantizeLinear", f"{name}_dequantize", [codes, *parameters], [restored])
 
     def _parameters(self, name: str, encoding: Encoding) -> list[str]:
         """Store scale and zero point: numbers for one, vectors for one per channel."""
@@ -242,29 +270,16 @@ class _Lowering:
         points = points if points.dtype == np.uint8 else points.astype(encoding.dtype)
         if encoding.axis is None:
             scale, points = scale.reshape(()), points.reshape(())
-        return [self._store(f"{name}_scale", scale), self._store(f"{name}_zero_point", points)]
+        return [
+            self.out.store(f"{name}_scale", scale),
+            self.out.store(f"{name}_zero_point", points),
+        ]
 
     def _shifted(self, codes: NDArray[Any], encoding: Encoding) -> NDArray[Any]:
         """Activation codes and zero points as the artifact has them."""
         if self.unsigned and encoding.dtype == "int8" and not encoding.symmetric:
             return (codes.astype(np.int64) + _SHIFT).astype(np.uint8)
         return codes
-
-    def _store(self, name: str, array: NDArray[Any]) -> str:
-        name = self.names.fresh(name)
-        self.out.initializers.append(tensors.from_array(name, array))
-        return name
-
-    def _emit(
-        self, op_type: str, about: str, inputs: Sequence[str], output: str, axis: int | None
-    ) -> None:
-        word = "quantize" if op_type == "QuantizeLinear" else "dequantize"
-        node = onnx.NodeProto(op_type=op_type, name=self.names.fresh(f"{about}_{word}"))
-        node.input.extend(inputs)
-        node.output.append(output)
-        if axis is not None:
-            node.attribute.append(onnx.helper.make_attribute("axis", axis))
-        self.out.nodes.append(node)
 
     def _add_initializers(self) -> None:
         """Put the float constants that are still read in front; leave out the others."""
@@ -281,14 +296,20 @@ class _Lowering:
         self.out.initializers = kept + self.out.initializers
 
 
+def _check_scales(name: str, array: NDArray[Any], encoding: Encoding) -> None:
+    count = len(encoding.scale)
+    size = 1 if encoding.axis is None else array.shape[encoding.axis : encoding.axis + 1]
+    if size not in (count, (count,)):
+        raise _mismatch(f"tensor `{name}` {list(array.shape)} has {count} scales")
+
+
 def _read_names(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
     """Every tensor name that nodes read, in bodies too."""
     for node in nodes:
         yield from node.input
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _read_names(body.node)
-                yield from (value.name for value in body.output)
+        for body in tensors.bodies_of(node):
+            yield from _read_names(body.node)
+            yield from (value.name for value in body.output)
 
 
 def _mismatch(what: str) -> EdgeqError:

@@ -10,6 +10,9 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
+from edgeq_converters.formats.outside import Outside
+from edgeq_converters.write import outside
+
 
 def from_array(name: str, array: NDArray[Any]) -> onnx.TensorProto:
     """An initializer of a plain numpy type, raw and little-endian."""
@@ -23,7 +26,9 @@ def from_array(name: str, array: NDArray[Any]) -> onnx.TensorProto:
 
 
 def from_ir(name: str, tensor: onnx_ir.TensorProtocol) -> onnx.TensorProto:
-    """An initializer of any type, wherever its data lies; only strings are not raw."""
+    """An initializer of any type; only strings are not raw. Data outside is referred to."""
+    if isinstance(tensor, Outside):
+        return outside.reference(name, tensor)
     made = onnx.TensorProto(
         name=name, data_type=int(tensor.dtype), dims=[int(size) for size in tensor.shape.numpy()]
     )
@@ -51,6 +56,12 @@ def _strip_node(node: onnx.NodeProto) -> None:
         attribute.ClearField("doc_string")
         for graph in _bodies(attribute):
             _strip_graph(graph)
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of `node` itself, not those nested in them."""
+    for attribute in node.attribute:
+        yield from _bodies(attribute)
 
 
 def _bodies(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:

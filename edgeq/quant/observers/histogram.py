@@ -85,6 +85,26 @@ class Histogram:
             self.minimum, self.maximum, self.zeros, self.exponent, self.first, self.bins.copy()
         )
 
+    def clamped(self, low: float, high: float) -> Histogram:
+        """The same elements after Clip(low, high), low <= 0 <= high: to be read, not added to."""
+        made = self.copy()
+        if self.total == 0:
+            return made
+        ends = [min(max(end, low), high) for end in (self.minimum, self.maximum)]
+        made.minimum, made.maximum = ends
+        edges = [_index(end, self.exponent) - self.first for end in ends]
+        at, last = [min(max(edge, 0), BINS - 1) for edge in edges]
+        under, over = int(self.bins[:at].sum()), int(self.bins[last + 1 :].sum())
+        made.bins[:at] = 0
+        made.bins[last + 1 :] = 0
+        made.bins[at] += under
+        made.bins[last] += over
+        if high == 0.0:
+            made.zeros = int(made.bins[last])
+        elif low == 0.0:
+            made.zeros += under
+        return made
+
     def percentile_range(self, percent: float) -> tuple[float, float]:
         """The range that keeps `percent` (0 < p <= 100) of the mass, within [min, max].
 

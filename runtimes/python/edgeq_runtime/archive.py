@@ -6,6 +6,7 @@ from the names, sizes and contents, and compares.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -37,6 +38,8 @@ _NEEDS_VERSION = 10  # 1.0: stored entries, no zip64
 _MADE_BY = 3 << 8 | 20  # unix, 2.0
 _DATE = 1 << 5 | 1  # 1980-01-01, time 0
 _ATTRIBUTES = 0o100644 << 16  # a regular file
+
+_PIECE = 1 << 22
 
 OnManifest = Callable[[bytes], None]
 
@@ -216,11 +219,15 @@ def _check_rest(rest: bytes, central: list[bytes], offset: int) -> None:
 
 
 def read_folder(
-    folder: Path, on_manifest: OnManifest, sizes: Callable[[], Mapping[str, int]]
+    folder: Path,
+    on_manifest: OnManifest,
+    sizes: Callable[[], Mapping[str, int]],
+    beside: Callable[[], str | None] = lambda: None,
 ) -> dict[str, bytes]:
     """All files of a bundle folder: plain files only, exactly those the manifest names.
 
-    `sizes` is asked after `on_manifest`: name -> bytes of every file but the manifest.
+    Both are asked after `on_manifest`. `sizes`: name -> bytes of every file but the manifest.
+    `beside`: the one of them that may be too large for memory; it is left to `digest_plain`.
     """
     names = check_names(_list_folder(folder))
     files = {MANIFEST: read_plain(folder / MANIFEST, MAX_MANIFEST_BYTES, exact=False)}
@@ -232,7 +239,8 @@ def read_folder(
     for name, size in sorted(wanted.items()):
         if name not in names:
             raise damaged(f"`{name}` is missing")
-        files[name] = read_plain(folder / name, size, exact=True)
+        if name != beside():
+            files[name] = read_plain(folder / name, size, exact=True)
     return files
 
 
@@ -251,17 +259,42 @@ def read_plain(path: Path, size: int, *, exact: bool) -> bytes:
 
     size: its bytes (exact), or the most it may have.
     """
+    with _open_plain(path) as file:
+        data = file.read(size + 1)
+    if len(data) > size or (exact and len(data) != size):
+        raise _wrong_size(path, size, exact)
+    return data
+
+
+def digest_plain(path: Path, size: int) -> str:
+    """SHA-256, in hex, of such a file of exactly `size` bytes, a piece at a time."""
+    digest, left = hashlib.sha256(), size
+    with _open_plain(path) as file:
+        while left and (piece := file.read(min(left, _PIECE))):
+            digest.update(piece)
+            left -= len(piece)
+        if left or file.read(1):
+            raise _wrong_size(path, size, True)
+    return digest.hexdigest()
+
+
+def _open_plain(path: Path) -> BinaryIO:
     _check_plain(path.lstat(), path.name)
     flags = os.O_RDONLY
     for word in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, word, 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
         _check_plain(os.fstat(file.fileno()), path.name)
-        data = file.read(size + 1)
-    if len(data) > size or (exact and len(data) != size):
-        found = os.path.getsize(path)
-        raise damaged(f"`{path.name}` has {found} bytes, not {'' if exact else 'at most '}{size}")
-    return data
+    except EdgeqError:
+        file.close()
+        raise
+    return file
+
+
+def _wrong_size(path: Path, size: int, exact: bool) -> EdgeqError:
+    found = os.path.getsize(path)
+    return damaged(f"`{path.name}` has {found} bytes, not {'' if exact else 'at most '}{size}")
 
 
 def _check_plain(status: os.stat_result, name: str) -> None:

@@ -44,6 +44,13 @@ def _rebuild(slug: str, message: str, hints: tuple[str, ...], exit_code: int) ->
 
 
 SLUGS: dict[str, Slug] = {
+    "bad-image": Slug(
+        cause="A file is no image, is damaged or cut short, is too large, or has pixels that no one"
+        " rule makes 8-bit RGB of.",
+        example="`calib/cat.jpg` is damaged: image file is truncated (5 bytes not processed) "
+        "[bad-image]",
+        fix="Replace or convert the file that the message names, or take it out of the folder.",
+    ),
     "bad-input": Slug(
         cause="An array given to `run` does not fit the model: its name, dtype, rank or a "
         "dimension.",
@@ -108,6 +115,11 @@ SLUGS: dict[str, Slug] = {
         example="bundle for `x86-vnni` requires the cpu feature `avx512_vnni|avx_vnni`, which this "
         "cpu lacks [missing-cpu-feature]",
         fix="Build for a target that this processor meets; `edgeq targets --host` names it.",
+    ),
+    "missing-extra": Slug(
+        cause="A part of edgeq needs a package that the default install leaves out.",
+        example="reading PyTorch models needs `torch` [missing-extra]",
+        fix="Run the `pip install` line that the hint prints.",
     ),
     "missing-engine": Slug(
         cause="The inference engine is not installed; edgeq-runtime brings none by itself.",

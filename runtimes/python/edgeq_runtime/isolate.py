@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from edgeq_runtime import engines
 from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.outside import ModelBytes, folder_of
 
 DEFAULT_TIMEOUT_S = 120.0
 ALARM_MARGIN_S = 10  # the parent's own limit comes first
@@ -80,6 +81,7 @@ def _request(
         "memory_limit_bytes": memory_limit_bytes,
         "model_bytes": len(model) if isinstance(model, bytes) else None,
         "model_path": None if is_bytes else os.path.abspath(str(model)),
+        "model_folder": folder_of(model),
         "feeds": None,
     }
     body = [model] if isinstance(model, bytes) else []
@@ -221,6 +223,8 @@ def _load_and_run(request: Mapping[str, Any], source: IO[bytes], say: Any) -> No
     model = request["model_path"]
     if request["model_bytes"] is not None:
         model = source.read(request["model_bytes"])
+    if request["model_folder"] is not None:
+        model = ModelBytes.beside(model, request["model_folder"], 0)
     module = engines.get(request["engine"])
     say(version=module.version(), stage="loaded the model")
     session = module.open_session(model, threads=1, low_memory=True)

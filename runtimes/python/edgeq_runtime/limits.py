@@ -7,7 +7,9 @@ MAX_FILES = 64
 MAX_NAME = 100
 """Characters in a file's name."""
 MAX_BUNDLE_BYTES = 2**32 - 1
-"""All files and headers together: the zip form needs no zip64."""
+"""All files and headers together, weights beside a model aside: the zip form needs no zip64."""
+MAX_WEIGHTS_BYTES = 2**36
+"""The one file of weights beside a model that does not fit into one file; folders only."""
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_JSON_DEPTH = 32
 MAX_JSON_NUMBER = 40

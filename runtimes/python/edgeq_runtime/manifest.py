@@ -58,13 +58,15 @@ class EngineNeeds:
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself. `quality`, `gate`, `calibration`, `ops`, `left_in_float` and
-    `model` are JSON of the SDK that a runtime only shows. `raw` is the whole document."""
+    `model` are JSON of the SDK that a runtime only shows. `raw` is the whole document. `weights`
+    is the file of weights beside the artifact, of a model that one file cannot hold."""
 
     name: str
     target: str
     precision: str
     artifact: str
     artifact_format: str
+    weights: str | None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     input_specs: Mapping[str, InputSpec]
@@ -127,6 +129,7 @@ def _manifest(top: _Object) -> Manifest:
     for shown in ("calibration", "gate", "left_in_float", "model", "ops", "quality"):
         top.any(shown)
     artifact = top.object("artifact")
+    weights = artifact.text("weights") if "weights" in artifact.names() else None
     target = top.text("target")
     manifest = Manifest(
         name=top.text("name"),
@@ -134,6 +137,7 @@ def _manifest(top: _Object) -> Manifest:
         precision=top.text("precision"),
         artifact=artifact.text("file"),
         artifact_format=artifact.text("format"),
+        weights=weights,
         inputs=_tensors(top, "inputs"),
         outputs=_tensors(top, "outputs"),
         input_specs=_specs(top.object("input_specs")),
@@ -144,7 +148,7 @@ def _manifest(top: _Object) -> Manifest:
         golden=_golden(top.object("golden")),
         plan=top.text("plan") if top.has("plan") else None,
         notes=top.texts("notes"),
-        files=_files(top.object("files")),
+        files=_files(top.object("files"), weights),
         made_by=top.text("made_by"),
         needs_runtime=top.text("needs_runtime"),
         digest=top.text("digest"),
@@ -158,7 +162,7 @@ def _manifest(top: _Object) -> Manifest:
 
 def _check_references(manifest: Manifest) -> None:
     """Names used in one place and defined in another."""
-    wanted = (manifest.artifact, manifest.plan, manifest.golden.file)
+    wanted = (manifest.artifact, manifest.weights, manifest.plan, manifest.golden.file)
     for file in wanted:
         if file is not None and file not in manifest.files:
             raise canonical.damaged(f"{archive.MANIFEST}: `{file}` is not in `files`")
@@ -237,7 +241,7 @@ def _needs(row: _Object, target: str) -> Needs:
     return needs
 
 
-def _files(table: _Object) -> Mapping[str, FileEntry]:
+def _files(table: _Object, weights: str | None) -> Mapping[str, FileEntry]:
     files = {}
     archive.check_names([archive.MANIFEST, *table.names()])
     for name in table.names():
@@ -247,9 +251,10 @@ def _files(table: _Object) -> Mapping[str, FileEntry]:
         sha256 = row.text("sha256")
         if not _SHA256.fullmatch(sha256):
             row.wrong("sha256", sha256, "64 hex digits")
-        files[name] = FileEntry(row.integer("size", 0, limits.MAX_BUNDLE_BYTES), sha256)
+        most = limits.MAX_WEIGHTS_BYTES if name == weights else limits.MAX_BUNDLE_BYTES
+        files[name] = FileEntry(row.integer("size", 0, most), sha256)
         row.done()
-    if sum(entry.size for entry in files.values()) > limits.MAX_BUNDLE_BYTES:
+    if sum(row.size for name, row in files.items() if name != weights) > limits.MAX_BUNDLE_BYTES:
         raise canonical.damaged(f"{archive.MANIFEST}: more than {limits.MAX_BUNDLE_BYTES} bytes")
     return files
 

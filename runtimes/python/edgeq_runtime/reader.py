@@ -14,21 +14,30 @@ from edgeq_runtime import archive
 from edgeq_runtime import manifest as manifests
 from edgeq_runtime.canonical import damaged
 from edgeq_runtime.errors import EdgeqError
-from edgeq_runtime.manifest import Manifest
+from edgeq_runtime.manifest import FileEntry, Manifest
+from edgeq_runtime.outside import ModelBytes
 
 Source = Union[str, "os.PathLike[str]", Mapping[str, bytes]]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every file has the size and digest that its manifest names."""
+    """A bundle whose every file has the size and digest that its manifest names.
+
+    `files` holds their contents, but for weights beside the artifact: those stay in `folder`,
+    where the engine opens them by name after they were checked.
+    """
 
     manifest: Manifest
     files: Mapping[str, bytes]
+    folder: str | None = None
 
     @property
     def artifact(self) -> bytes:
-        return self.files[self.manifest.artifact]
+        model, weights = self.files[self.manifest.artifact], self.manifest.weights
+        if self.folder is None or weights is None:
+            return model
+        return ModelBytes.beside(model, self.folder, self.manifest.files[weights].size)
 
     @property
     def golden(self) -> bytes:
@@ -64,7 +73,7 @@ def _read_path(path: Path) -> Bundle:
     mode = path.stat().st_mode
     try:
         if stat.S_ISDIR(mode):
-            files = archive.read_folder(path, on_manifest, sizes)
+            files = archive.read_folder(path, on_manifest, sizes, lambda: found[0].weights)
         elif stat.S_ISREG(mode):
             with path.open("rb") as stream:
                 files = archive.unpack(stream, on_manifest)
@@ -72,27 +81,36 @@ def _read_path(path: Path) -> Bundle:
             raise EdgeqError("not-a-bundle", "not an edgeq bundle: neither a file nor a folder")
     except EdgeqError as error:
         raise EdgeqError(error.slug, f"`{path.name}`: {error.message}", *error.hints) from None
-    return _check_digests(found[0], files)
+    return _check_digests(found[0], files, path if stat.S_ISDIR(mode) else None)
 
 
 def _checked(files: dict[str, bytes]) -> Bundle:
     archive.check_names(files)
-    return _check_digests(manifests.parse(files[archive.MANIFEST]), files)
+    return _check_digests(manifests.parse(files[archive.MANIFEST]), files, None)
 
 
-def _check_digests(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
+def _check_digests(manifest: Manifest, files: dict[str, bytes], folder: Path | None) -> Bundle:
     """Exactly the files of the manifest, each with its size and digest."""
+    if manifest.weights is not None and folder is None:
+        raise damaged(f"`{manifest.weights}` lies beside the model, which only a folder can hold")
     for name in files:
         if name != archive.MANIFEST and name not in manifest.files:
             raise damaged(f"`{name}` is not in the manifest")
     for name, entry in manifest.files.items():
+        if folder is not None and name == manifest.weights:
+            _check_digest(name, archive.digest_plain(folder / name, entry.size), entry)
+            continue
         if name not in files:
             raise damaged(f"`{name}` is missing")
         if len(files[name]) != entry.size:
             raise damaged(f"`{name}` has {len(files[name])} bytes, the manifest says {entry.size}")
-        found = hashlib.sha256(files[name]).hexdigest()
-        if found != entry.sha256:
-            raise damaged(
-                f"`{name}`: sha256 is {found[:12]}..., the manifest says {entry.sha256[:12]}..."
-            )
-    return Bundle(manifest, files)
+        _check_digest(name, hashlib.sha256(files[name]).hexdigest(), entry)
+    beside = None if manifest.weights is None else os.path.realpath(str(folder))
+    return Bundle(manifest, files, beside)
+
+
+def _check_digest(name: str, found: str, entry: FileEntry) -> None:
+    if found != entry.sha256:
+        raise damaged(
+            f"`{name}`: sha256 is {found[:12]}..., the manifest says {entry.sha256[:12]}..."
+        )

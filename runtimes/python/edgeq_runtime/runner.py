@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from types import ModuleType, TracebackType
 from typing import Any
 
 from edgeq_runtime import cpu as cpus
-from edgeq_runtime import engines, golden, reader
+from edgeq_runtime import engines, golden, images, reader
 from edgeq_runtime.canonical import damaged
 from edgeq_runtime.cpu import Cpu
 from edgeq_runtime.errors import EdgeqError
@@ -62,13 +63,23 @@ class Runner:
         return result
 
     def run_image(self, image: Any) -> dict[str, Any]:
-        """Preprocess a uint8 image [H, W, C] (RGB) as the manifest says, and run it as a batch of
-        one. Only for a model with one input that has an `[input.NAME]` table."""
+        """Preprocess an image as the manifest says, and run it as a batch of one.
+
+        `image` is a uint8 array [H, W, C] (RGB, or grey with C of 1), or the path of an image file
+        (needs the extra [images]; FORMAT.md 7 says how it is decoded). Only for a model with one
+        input that has an `[input.NAME]` table.
+        """
         name = self.inputs[0].name
         spec = self.manifest.input_specs.get(name)
         if spec is None or len(self.inputs) != 1:
             raise EdgeqError(
                 "bad-input", f"the bundle does not say how an image becomes input `{name}`"
+            )
+        if isinstance(image, (str, os.PathLike)):
+            image = images.read(image, images.channels_of(self.inputs[0].shape, spec.layout))
+        elif not hasattr(image, "ndim"):
+            raise EdgeqError(
+                "bad-input", f"image: got {type(image).__name__}, wanted a path or a uint8 array"
             )
         return self.run({name: spec.apply(image)[None]})
 

@@ -20,6 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edgeq_runtime.engines import protobuf
 from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.outside import folder_of
 from edgeq_runtime.tensors import TensorInfo, describe
 
 ENGINE = "onnxruntime"
@@ -161,6 +162,12 @@ def open_session(
     """
     careful = exact and saturates()
     config = {}
+    folder = folder_of(model)
+    if folder is not None:
+        config["session.model_external_initializers_file_folder_path"] = folder
+        if low_memory:  # else the weights are copied into the order the kernels like best
+            config["session.disable_prepacking"] = "1"
+    beside = dict(config)
     if signed_int8:
         config["session.qdqisint8allowed"] = "1"
     if careful:
@@ -170,7 +177,7 @@ def open_session(
     if optimize:
         ways.append((mode, config, True, (PROPAGATION,)))
     if optimize and exact:
-        ways.append(("exact-unoptimized", {}, False, ()))
+        ways.append(("exact-unoptimized", beside, False, ()))
     refusals: list[BaseException] = []
     for name, entries, optimized, without in ways:
         options = _options(threads, optimized, low_memory, optimized_path)

@@ -1,0 +1,1 @@
+"""Byte layouts that readers and writers share."""

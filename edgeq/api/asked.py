@@ -1,0 +1,81 @@
+"""Which precisions a request asks for, and what its layers are to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    from edgeq.api.building import Request
+    from edgeq.config import BuildSettings
+
+NO_DATA = ("dynamic", "fp32")
+"""Values of `acts` for which nothing is calibrated."""
+
+
+def rungs(request: Request) -> tuple[str, ...]:
+    """The precisions to try, in order; `auto` falls back to float where the gate fails.
+
+    Raises EdgeqError: [usage] where settings contradict each other, [needs-data].
+    """
+    settings = request.settings
+    _refuse_contradictions(settings)
+    if settings.precision == "auto" and not names_int8(settings):
+        return ("int8", "fp32") if request.has_data else ("fp32",)
+    if settings.precision not in ("auto", "int8"):
+        return (settings.precision,)
+    if not request.has_data and acts(settings, has_data=False) not in NO_DATA:
+        raise EdgeqError(
+            "needs-data",
+            f"{_kind(settings)} int8 needs calibration data, and none was given",
+            "give samples: `--data calib/` (folder, .npz, or `file.py:function`)",
+            "or quantize without data: `--weights int8 --acts dynamic`",
+            "or see what it would do, uncalibrated: `--synthetic-data`",
+        )
+    return ("int8",)
+
+
+def names_int8(settings: BuildSettings) -> bool:
+    """Whether `weights` or `acts` ask for int8, whatever `precision` says."""
+    return settings.weights != "auto" or settings.acts != "auto"
+
+
+def acts(settings: BuildSettings, *, has_data: bool) -> str:
+    """What the layers of an int8 build read; "auto": chosen by measuring.
+
+    Int8 weights without a word on activations and without data mean "dynamic".
+    """
+    if settings.acts == "auto" and settings.weights == "int8" and not has_data:
+        return "dynamic"
+    return settings.acts
+
+
+def reason(settings: BuildSettings) -> str:
+    """The words that made `auto` an int8 build."""
+    named = [("--weights", settings.weights), ("--acts", settings.acts)]
+    return " ".join(f"{flag} {value}" for flag, value in named if value != "auto")
+
+
+def _kind(settings: BuildSettings) -> str:
+    return settings.acts if settings.acts in ("static", "mixed") else "static"
+
+
+def _refuse_contradictions(settings: BuildSettings) -> None:
+    words = f"`{reason(settings)}`"
+    if names_int8(settings) and settings.precision not in ("auto", "int8"):
+        raise EdgeqError("usage", f"{words} contradicts `--{settings.precision}`; give one")
+    if settings.acts == "fp32" and settings.weights == "auto" and settings.precision == "auto":
+        raise EdgeqError(
+            "usage",
+            "`--acts fp32` alone does not say what to store",
+            "int8 weights, computed in float: `--weights int8 --acts fp32`",
+            "all of it in float: `--fp32`",
+        )
+    default = type(settings)().algo
+    if settings.acts in NO_DATA and settings.algo != default:
+        raise EdgeqError(
+            "usage",
+            f"`--algo {settings.algo}` picks static ranges, and `--acts {settings.acts}` has none;"
+            " give one",
+        )

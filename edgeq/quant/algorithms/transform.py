@@ -1,0 +1,62 @@
+"""What every algorithm gives back, and how it puts new numbers into the clone it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from numpy.typing import NDArray
+
+from edgeq.ir import Graph, is_captured
+from edgeq.passes.edit import add_initializer
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """A clone of the graph with other weights, and the account of it.
+
+    `lines` say what changed; `refused` are places (a node's name) where the algorithm could have
+    acted and must not, with the reason; `changed` counts pairs, groups or layers.
+    """
+
+    graph: Graph
+    lines: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+    changed: int
+
+
+class RefusedError(Exception):
+    """Carries the reason for leaving a place alone up to its algorithm; nothing else sees it."""
+
+    def __init__(
+        self, table: Mapping[str, str], key: str, node: onnx_ir.Node | None = None, **words: object
+    ) -> None:
+        if node is not None:
+            words = {"node": node.name, "op": node.op_type, **words}
+        super().__init__(table[key].format(**words))
+
+
+def set_constant(graph: Graph, node: onnx_ir.Node, at: int, array: NDArray[Any], stem: str) -> None:
+    """Give `node` this constant as input `at`; a constant that only it read keeps its name.
+
+    `graph` is the caller's own clone. `stem` names a constant that is new.
+    """
+    if len(node.inputs) <= at:
+        node.resize_inputs(at + 1)
+    old = node.inputs[at]
+    if old is not None and only_reader(old) and old.is_initializer():
+        old.const_value = onnx_ir.Tensor(np.asarray(array, order="C"), name=old.name)
+        old.shape = onnx_ir.Shape(array.shape)
+        return
+    node.replace_input_with(at, add_initializer(graph, stem, array))
+    maker = None if old is None else old.producer()
+    if old is not None and maker is not None and not old.uses() and not old.is_graph_output():
+        graph.model.graph.remove(maker, safe=True)
+
+
+def only_reader(value: onnx_ir.Value) -> bool:
+    """Whether one input of one node is all that reads `value`."""
+    return len(value.uses()) == 1 and not value.is_graph_output() and not is_captured(value)

@@ -1,0 +1,179 @@
+"""Which nodes run in int8: the largest set in which every op has the neighbours it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir
+
+from edgeq.ir import Graph, constant, consumers
+from edgeq.quant import candidates, rules
+from edgeq.quant.candidates import Candidate
+from edgeq.quant.plan import OpDecision
+
+
+class Regions:
+    """Which nodes are int8: the largest set in which every op has the neighbours it needs.
+
+    `found` holds the int8 form of each node or the reason it has none; `layers` the nodes with
+    weights that could be int8, whatever else speaks against it; `hosts` clamp -> its int8 op.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        kept: Mapping[str, str],
+        float_nodes: Mapping[str, str],
+        float_tensors: Mapping[str, str],
+    ) -> None:
+        self.nodes = graph.nodes()
+        tensors = _spread(self.nodes, float_tensors)
+        self.found: dict[onnx_ir.Node, Candidate | str] = {}
+        self.layers: set[onnx_ir.Node] = set()
+        for node in self.nodes:
+            found = candidates.find(node)
+            if isinstance(found, Candidate) and found.layer is not None:
+                self.layers.add(node)
+            found = kept.get(str(node.name)) or found
+            if isinstance(found, Candidate):
+                found = float_nodes.get(str(node.name)) or _touched(found, tensors) or found
+            self.found[node] = found
+        self.hosts: dict[onnx_ir.Node, onnx_ir.Node] = {}
+
+    def settle(self) -> None:
+        """Take away ops without int8 neighbours until nothing changes; each round removes some."""
+        while True:
+            self.hosts = self._find_hosts()
+            lonely = {
+                node: reason
+                for node, found in self.found.items()
+                if isinstance(found, Candidate) and (reason := self._lonely(node, found))
+            }
+            if not lonely:
+                return
+            self.found.update(lonely)
+
+    def candidate(self, node: onnx_ir.Node | None) -> Candidate | None:
+        """What an int8 node reads and makes; None for float ones, and for clamps."""
+        if node is None or node.op_type in rules.CLAMPS:
+            return None
+        found = self.found.get(node)
+        return found if isinstance(found, Candidate) else None
+
+    def has_weights(self, node: onnx_ir.Node) -> bool:
+        """Whether an int8 node is a layer: int8 saves the bytes of its weights."""
+        found = self.candidate(node)
+        return found is not None and found.layer is not None
+
+    def leave(self, reasons: Mapping[onnx_ir.Node, str]) -> None:
+        """Take these nodes out of int8, and then whatever has no neighbours any more."""
+        self.found.update(reasons)
+        self.settle()
+
+    def maker(self, value: onnx_ir.Value) -> onnx_ir.Node | None:
+        """The int8 node whose codes `value` is, looking through clamps that are folded away."""
+        node = value.producer()
+        if node is None:
+            return None
+        node = self.hosts.get(node, node)
+        return node if self.candidate(node) else None
+
+    def made(self, value: onnx_ir.Value) -> onnx_ir.Value:
+        """The tensor that holds the codes of an int8 node's output: the last clamp's, if any."""
+        users = consumers(value)
+        if len(users) == 1 and users[0] in self.hosts:
+            return self.made(users[0].outputs[0])
+        return value
+
+    def decision(self, node: onnx_ir.Node) -> OpDecision:
+        name = str(node.name)
+        found = self.found[node]
+        if node in self.hosts:
+            return OpDecision(name, node.op_type, "int8", fused_into=str(self.hosts[node].name))
+        if isinstance(found, str):
+            dtype = candidates.works_on(node)
+            if dtype != "float32":
+                return OpDecision(name, node.op_type, "other", f"it works on {dtype}")
+            return OpDecision(name, node.op_type, "float32", found)
+        return OpDecision(name, node.op_type, "int8")
+
+    def _find_hosts(self) -> dict[onnx_ir.Node, onnx_ir.Node]:
+        """Clamp -> the int8 node whose range it becomes."""
+        self.hosts = {}
+        for node in self.nodes:
+            if node.op_type in rules.CLAMPS and isinstance(self.found[node], Candidate):
+                host = self._host(node)
+                if host is not None:
+                    self.hosts[node] = host
+        return self.hosts
+
+    def _host(self, clamp: onnx_ir.Node) -> onnx_ir.Node | None:
+        """The maker of what `clamp` reads, if nobody else reads it or what it is tied to."""
+        value = clamp.inputs[0]
+        assert value is not None
+        first = maker = self.maker(value)
+        while maker is not None and candidates.only_use(value) is not None:
+            if maker.op_type not in rules.TIED:
+                return None if maker.op_type in rules.UNCLAMPABLE else first
+            if len(maker.outputs) > 1 or maker.inputs[0] is None:
+                return None
+            value = maker.inputs[0]
+            maker = self.maker(value)
+        return None
+
+    def _lonely(self, node: onnx_ir.Node, found: Candidate) -> str:
+        """Why this op has no place in an int8 region, or nothing."""
+        if node.op_type in rules.CLAMPS:
+            return "" if node in self.hosts else candidates.why_not_folded(node)
+        if node.op_type in rules.HEAVY:
+            return ""
+        if not any(self._fed(node, value) for value in found.inputs):
+            return "its inputs come from float ops"
+        if self._adds_bias(node, found):
+            return ""
+        readers = [user for value in found.outputs for user in consumers(self.made(value))]
+        if not any(self.candidate(user) for user in readers):
+            return "only float ops or outputs of the model read its result"
+        return ""
+
+    def _fed(self, node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
+        if value.is_graph_input():
+            return node.op_type in rules.PERMUTATIONS
+        return self.maker(value) is not None
+
+    def _adds_bias(self, node: onnx_ir.Node, found: Candidate) -> bool:
+        """An Add of a constant to the product of an int8 MatMul: the second half of a Linear."""
+        if node.op_type != "Add" or len(found.inputs) != 1:
+            return False
+        maker = self.maker(found.inputs[0])
+        return maker is not None and maker.op_type == "MatMul"
+
+
+def _spread(nodes: Sequence[onnx_ir.Node], float_tensors: Mapping[str, str]) -> dict[str, str]:
+    """`float_tensors` and what shares their codes: through moves and pools to both sides, and
+    back through clamps that an int8 op would do by its range."""
+    spread = dict(float_tensors)
+    while True:
+        before = len(spread)
+        for node in nodes:
+            if node.op_type not in (*rules.TIED, *rules.CLAMPS):
+                continue
+            source = node.inputs[0] if node.inputs else None
+            if source is None or constant(source) is not None:
+                continue
+            clamp = node.op_type in rules.CLAMPS
+            back = not clamp or candidates.only_use(source) is not None
+            for made in node.outputs:
+                if str(made.name) in spread and back:
+                    spread.setdefault(str(source.name), spread[str(made.name)])
+                elif str(source.name) in spread and not clamp:
+                    spread.setdefault(str(made.name), spread[str(source.name)])
+        if len(spread) == before:
+            return spread
+
+
+def _touched(found: Candidate, tensors: Mapping[str, str]) -> str | None:
+    """The reason of the first tensor of a candidate that must stay float."""
+    names = (str(value.name) for value in (*found.inputs, *found.outputs))
+    return next((tensors[name] for name in names if name in tensors), None)

@@ -1,0 +1,1 @@
+"""Decisions by measurement: which ranges, which tensors in float, which transforms are kept."""

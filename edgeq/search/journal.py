@@ -1,0 +1,54 @@
+"""What a search tried, what each trial measured and what was decided, for the story and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeq.search.scoring import Score
+
+MOST_ENTRIES = 60
+"""Trials that a document holds; it stays small however long the search was."""
+
+
+@dataclass
+class Journal:
+    """Filled in order. `notes` go into the bundle, so they hold no measured number: a score's last
+    digit may hang on a host's float kernels, and a bundle must not. `kept` names the transforms
+    that were kept, in a word or two each.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    trials: int = 0
+
+    def tried(self, step: str, choice: str, score: Score) -> None:
+        """One plan that was measured."""
+        self.trials += 1
+        self.entries.append({"step": step, "choice": choice, "score_db": _tenth(score.total)})
+
+    def count(self, trials: int) -> None:
+        """Trials that are not worth a line each."""
+        self.trials += trials
+
+    def decided(self, note: str, measured: str = "") -> None:
+        """A decision in one sentence, and what it was measured to give."""
+        self.notes.append(f"search: {note}")
+        self.lines.append(f"{note}: {measured}" if measured else note)
+
+    def to_json(self, score: Score | None) -> dict[str, Any]:
+        """`score` is that of the plan that was kept, None where none was."""
+        parts = {} if score is None else score.parts
+        return {
+            "score_db": None if score is None else _tenth(score.total),
+            "parts": [{"name": name, "sqnr_db": _tenth(db)} for name, db in parts.items()],
+            "plans": self.trials,
+            "tried": self.entries[:MOST_ENTRIES],
+            "decided": list(self.lines),
+        }
+
+
+def _tenth(decibels: float) -> float:
+    return round(decibels, 1) + 0.0  # + 0.0: no negative zero

@@ -1,0 +1,135 @@
+"""Models that carry state: outputs fed back as inputs, where an error may grow from run to run.
+
+A recurrent model that is exact on single samples can still drift: each run starts from what the
+last one left. So a candidate is run in closed loop, as it will be used, beside the float model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.ir import Graph
+from edgeq.search.laboratory import Feeds, Runner
+from edgeq_runtime.tensors import TensorInfo
+
+FRAMES = 512
+"""Samples that a closed loop runs over, in their order."""
+
+AGREE = 0.995
+"""Share of decisions (the largest class, or the side of 0.5) that must be float's: a candidate is
+to keep 99 % over any length, and what it shows on `FRAMES` frames is a little better than that."""
+
+STEADY_DB = 15.0
+"""... and the least SQNR of any output in the loop, where there is no decision to compare."""
+
+_WORDS = frozenset(
+    ("in", "input", "out", "output", "next", "new", "prev", "previous", "last", "past", "present")
+    + ("initial", "init", "n", "o", "i", "0", "t")
+)
+"""Words that tell the two ends of one state apart."""
+
+
+@dataclass(frozen=True)
+class State:
+    """An output that is fed back as an input."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a closed loop showed: over `frames` runs, the worst output's SQNR and agreement."""
+
+    frames: int
+    sqnr_db: float
+    agreement: float
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the candidate stays with the float model."""
+        return self.agreement >= AGREE and self.sqnr_db >= STEADY_DB
+
+
+def find_states(graph: Graph) -> tuple[State, ...]:
+    """Inputs and outputs of one type and shape whose names differ only in which end they are:
+    `state` and `stateN`, `h0` and `hn`, `past_k` and `present_k`, `x_in` and `x_out`."""
+    outputs: dict[str, list[TensorInfo]] = {}
+    for info in graph.outputs:
+        outputs.setdefault(_stem(info.name), []).append(info)
+    states = []
+    for info in graph.inputs:
+        found = outputs.get(_stem(info.name), [])
+        if _stem(info.name) and len(found) == 1 and _alike(info, found[0]):
+            states.append(State(info.name, found[0].name))
+    return tuple(states)
+
+
+def run_loop(
+    reference: Runner, candidate: Runner, states: Sequence[State], samples: Iterable[Feeds]
+) -> Loop:
+    """Run both over `samples` in order, each fed with its own states from the second one on."""
+    names: Mapping[str, str] = {state.output: state.input for state in states}
+    noise: dict[str, float] = {}
+    signal: dict[str, float] = {}
+    equal = total = frames = 0
+    wanted: Feeds = {}
+    got: Feeds = {}
+    for feeds in islice(samples, FRAMES):
+        wanted = reference.run({**feeds, **_fed_back(wanted, names)})
+        got = candidate.run({**feeds, **_fed_back(got, names)})
+        frames += 1
+        for name, array in wanted.items():
+            if name in names or array.dtype.kind != "f":
+                continue
+            other = got[name].astype(np.float64)
+            noise[name] = noise.get(name, 0.0) + float(np.square(other - array).sum())
+            signal[name] = signal.get(name, 0.0) + float(np.square(array.astype(np.float64)).sum())
+            same = _decisions(array) == _decisions(got[name])
+            equal += int(np.count_nonzero(same))
+            total += same.size
+    worst = max((_ratio(noise[name], signal[name]) for name in noise), default=0.0)
+    decibels = 120.0 if worst == 0.0 else -10.0 * float(np.log10(worst))
+    return Loop(frames, decibels, equal / total if total else 1.0)
+
+
+def _fed_back(outputs: Feeds, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    return {names[name]: array for name, array in outputs.items() if name in names}
+
+
+def _ratio(noise: float, signal: float) -> float:
+    return 0.0 if noise == 0.0 else noise / max(signal, 1e-30)
+
+
+def _decisions(array: NDArray[Any]) -> NDArray[Any]:
+    """What a user would decide by: the largest of a row, or which side of 0.5 a lone value is."""
+    if array.ndim and array.shape[-1] > 1:
+        return np.asarray(array.argmax(axis=-1))
+    return np.asarray(array > 0.5)
+
+
+def _stem(name: str) -> str:
+    """The words of a name that are not about which end it is: "state" of "stateN"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", "_", name)
+    spaced = re.sub(r"(?<![A-Za-z])([A-Za-z])n(?![A-Za-z])", r"\1_n", spaced)
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", spaced.lower()) if word]
+    return "_".join(word for word in words if word not in _WORDS)
+
+
+def _alike(one: TensorInfo, two: TensorInfo) -> bool:
+    """Same type, and no dimension that is known on both sides and differs."""
+    if one.dtype != two.dtype:
+        return False
+    if not one.shape or not two.shape:
+        return True
+    return len(one.shape) == len(two.shape) and all(
+        not isinstance(left, int) or not isinstance(right, int) or left == right
+        for left, right in zip(one.shape, two.shape, strict=True)
+    )
