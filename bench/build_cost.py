@@ -22,7 +22,7 @@ def show(tool: str, made: Made) -> None:
     if made.reason is not None:
         raise SystemExit(f"{tool}: {made.reason}")
     print(
-        f"{tool:16} {made.seconds:6.1f} s   {made.cpu_seconds:6.1f} s of CPU   {made.peak_mb:5.0f} MB"
+        f"{tool:16} {made.seconds:6.1f} s  {made.cpu_seconds:6.1f} s of CPU  {made.peak_mb:5.0f} MB"
     )
 
 

@@ -25,7 +25,7 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Fetch the real file, or export the model to ONNX.",
     ),
     "model-too-large": Slug(
-        cause="The model file, or its small tensors together, are beyond 2 GB, what protobuf holds.",
+        cause="The model file, or all small tensors of it, are beyond the 2 GB of protobuf.",
         example="big.onnx: 3,221,225,472 bytes in one file or small tensors; at most "
         "2,147,483,647 are read [model-too-large]",
         fix="Export the model with its weights as external data: those may be larger.",
@@ -240,7 +240,7 @@ SDK_SLUGS: dict[str, Slug] = {
     "too-large": Slug(
         cause="The weights do not fit into one ONNX file, which protobuf limits to 2 GB.",
         example="the weights are 2.6 GB, and an ONNX file holds 2 [too-large]",
-        fix="Keep the weights in external data: what edgeq does not change may stay outside the file.",
+        fix="Export with external data: weights that edgeq does not change stay outside.",
     ),
     # -- build -----------------------------------------------------------------------------------
     "needs-data": Slug(

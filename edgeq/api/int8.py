@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api.lab import Lab
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from edgeq.search.static import Found, Options
 
 
-def quantize(work: Work) -> Quantized:
+def quantize(work: Work, *, float_nodes: Mapping[str, str] = MappingProxyType({})) -> Quantized:
     """Calibrate and search the static int8 plan; one without int8 ops where all must stay float.
 
-    Raises EdgeqError [nothing-to-quantize] where the model holds no operator that int8 is for.
+    `float_nodes` (node -> reason) are left to another precision. Raises EdgeqError
+    [nothing-to-quantize] where the model holds no operator that int8 is for.
     """
     from edgeq.search import static
 
-    graph, options = work.prepared.graph, _options(work)
+    graph, options = work.prepared.graph, _options(work, float_nodes)
     drafted = static.drafted(graph, options)
     require_heavy(work, drafted)
     if not static.has_int8(drafted):
@@ -42,7 +44,7 @@ def quantize(work: Work) -> Quantized:
     return _quantized(work, found, count)
 
 
-def _options(work: Work) -> Options:
+def _options(work: Work, float_nodes: Mapping[str, str]) -> Options:
     from edgeq.quant import policy
     from edgeq.search.static import Options
 
@@ -51,6 +53,7 @@ def _options(work: Work) -> Options:
         pair_safe=work.engine.pair_safe,
         keep_float=tuple(work.settings.keep_float),
         policy=policy.of(work.engine),
+        float_nodes=float_nodes,
     )
 
 

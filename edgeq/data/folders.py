@@ -127,7 +127,8 @@ def _files(folder: Path) -> dict[str, Path]:
     files = {path.name: path for path in entries if path.suffix == ".npy"}
     others = [path.name for path in entries if path.suffix != ".npy"]
     if others:
-        raise EdgeqError("bad-data", f"{folder}: `{others[0]}` is not a .npy file")
+        what = "neither a .npy file, nor an image, nor a folder of images"
+        raise EdgeqError("bad-data", f"{folder}: `{others[0]}` is {what}")
     if not files:
         raise EdgeqError("bad-data", f"{folder} holds no .npy files and no images")
     if len(files) > MAX_FILES:
@@ -191,7 +192,7 @@ def open_images(
     return Source(
         description=Path(where).resolve().name,
         count=count,
-        notes=(*images.look(picked.files), *_image_notes(info, folder, picked, left_over)),
+        notes=(*images.look(picked.files, channels), *_image_notes(info, folder, picked, left_over)),
         make=make,
         group=group,
         names=tuple(path.name for path in picked.files[:used]),

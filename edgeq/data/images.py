@@ -104,8 +104,10 @@ def _images(folder: Path, entries: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(entries)
 
 
-def look(files: Sequence[Path]) -> list[str]:
+def look(files: Sequence[Path], channels: int) -> list[str]:
     """Check every header before any work; returns what decoding will do to how many of them.
+
+    `channels` is 3 for RGB, 1 for grey.
 
     Raises [bad-image] naming the first file that is not one, [missing-extra] without Pillow.
     """
@@ -117,18 +119,20 @@ def look(files: Sequence[Path]) -> list[str]:
         kinds[header.kind] += 1
         turned += header.orientation != 1
         moving += header.frames > 1
-    notes = [f"{_count(len(files), len(files))} decoded by Pillow {version}"]
+    notes = [f"images: {_count(len(files), len(files))} decoded by Pillow {version}"]
+    colour = len(files) - kinds[images.GREY]
     told = {
         "turned upright as EXIF says": turned,
-        "of which the first frame is used": moving,
-        **{_KINDS[kind]: kinds[kind] for kind in _KINDS},
+        "with more frames, of which the first is used": moving,
+        "greyscale, repeated to RGB": kinds[images.GREY] if channels == 3 else 0,
+        "in colour, turned to grey": colour if channels == 1 else 0,
+        **{what: kinds[kind] for kind, what in _KINDS.items()},
     }
     notes += [f"images: {_count(n, len(files))} {what}" for what, n in told.items() if n]
     return notes
 
 
 _KINDS = {
-    images.GREY: "greyscale, repeated to RGB where the input has three channels",
     images.PALETTE: "of a palette, looked up",
     images.ALPHA: "with alpha, which is left out",
     images.CMYK: "in CMYK, turned to RGB",

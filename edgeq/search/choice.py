@@ -78,6 +78,11 @@ def shares(graph: Graph) -> Shares:
     return Shares(**sums)
 
 
+def prefers_dynamic(graph: Graph) -> bool:
+    """Whether products of activations (attention) keep static int8 layers apart."""
+    return shares(graph).other > 0
+
+
 def worth_building(graph: Graph, static: Score | None) -> tuple[str, ...]:
     """Which candidates to compare with the static plan, whose score is `static` (None: there is
     none); empty where it is kept without a comparison."""
@@ -128,7 +133,7 @@ def _conv_macs(node: onnx_ir.Node) -> int:
     if weight is None:
         return 0
     made = node.outputs[0] if node.op_type == "Conv" else node.inputs[0]
-    return _elements(made) * math.prod(weight.shape[1:])
+    return _elements(made) * math.prod(map(int, weight.shape[1:]))
 
 
 def _product_macs(node: onnx_ir.Node) -> int:
@@ -136,7 +141,7 @@ def _product_macs(node: onnx_ir.Node) -> int:
     matrix = constant(node.inputs[1])
     if matrix is not None and matrix.ndim == 2 and node.op_type == "MatMul":
         read = _sizes(node.inputs[0])
-        return math.prod(read[:-1]) * matrix.size
+        return math.prod(read[:-1]) * int(matrix.size)
     read = _sizes(node.inputs[0])
     return _elements(node.outputs[0]) * (read[-1] if read else 1)
 

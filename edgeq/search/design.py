@@ -41,12 +41,16 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """What the user and the target ask for. `method` is `AUTO` or a registered algorithm."""
+    """What the user and the target ask for. `method` is `AUTO` or a registered algorithm.
+
+    `float_nodes` (node -> reason) are those that another precision than static int8 is for.
+    """
 
     method: str = AUTO
     pair_safe: bool = False
     keep_float: tuple[str, ...] = ()
     policy: Policy = ANY
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Designer:
             keep_float=self.options.keep_float,
             policy=self.options.policy,
             float_tensors=floats.tensors,
-            float_nodes=floats.nodes,
+            float_nodes={**self.options.float_nodes, **floats.nodes},
         )
 
     def designed(

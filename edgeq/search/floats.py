@@ -13,15 +13,21 @@ SAMPLES = 4
 """Samples that one tensor at a time is judged on: it looks for losses of tenfold, not tenths."""
 
 
-def without_fragile(designer: Designer, best: Design) -> Design:
+def without_fragile(designer: Designer, best: Design) -> Design | str:
     """`best` without the tensors that alone lose an output; where that is not enough, without the
-    fewest of the next ones that bring every part up to `FLOOR_DB`."""
+    fewest of the next ones that bring every part up to `FLOOR_DB`.
+
+    The reason where that leaves no op in int8.
+    """
     if best.score.worst[1] >= sensitivity.SAFE_DB:
         return best
     groups = _groups(best)
     found = _sensitivity(designer, best, groups)
     fragile = {at: _reason(groups[at], score) for at, score in found.fragile.items()}
-    best = _left_out(designer, best, groups, fragile)
+    without = _left_out(designer, best, groups, fragile)
+    if isinstance(without, str):
+        return without
+    best = without
     if best.score.worst[1] >= sensitivity.FLOOR_DB:
         return best
     rest = sorted(found.alone.keys() - fragile.keys(), key=lambda at: _key(found.alone[at], at))
@@ -29,6 +35,8 @@ def without_fragile(designer: Designer, best: Design) -> Design:
     while count <= len(rest):
         chosen = {at: _reason(groups[at], found.alone[at]) for at in rest[:count]}
         tried = _left_out(designer, best, groups, chosen)
+        if isinstance(tried, str):
+            break
         if tried.score.worst[1] >= sensitivity.FLOOR_DB:
             return tried
         count *= 2
@@ -37,8 +45,8 @@ def without_fragile(designer: Designer, best: Design) -> Design:
 
 def _left_out(
     designer: Designer, best: Design, groups: Sequence[Group], reasons: Mapping[int, str]
-) -> Design:
-    """`best` with these groups in float, where that is better."""
+) -> Design | str:
+    """`best` with these groups in float, where that is better; a reason where nothing is left."""
     if not reasons:
         return best
     tensors = dict(best.floats.tensors)
@@ -46,7 +54,9 @@ def _left_out(
         tensors.update({tensor: reason for tensor, _ in groups[at]})
     count = len(reasons)
     after = designer.redesigned("float", best, Floats(tensors, best.floats.nodes))
-    if after is None or after.score.total < best.score.total + MARGIN_DB:
+    if after is None:
+        return next(iter(reasons.values()))
+    if after.score.total < best.score.total + MARGIN_DB:
         return best
     designer.journal.decided(
         f"{count} tensor{'s' * (count > 1)} in float, {after.method} ranges",

@@ -12,7 +12,8 @@ from edgeq.ir import Graph
 from edgeq.quant.calibrate import Statistics, calibrate
 from edgeq.quant.draft import Draft, draft
 from edgeq.quant.plan import QuantPlan
-from edgeq.search import floats, transforms
+from edgeq.quant.rules import HEAVY
+from edgeq.search import floats, states, transforms
 from edgeq.search.design import Design, Designer, Floats, Options, Samples, has_int8, text
 from edgeq.search.journal import Journal
 from edgeq.search.laboratory import Laboratory
@@ -55,7 +56,12 @@ class Found:
 
 def drafted(graph: Graph, options: Options) -> Draft:
     """What could run in int8, before anything was measured."""
-    return draft(graph, keep_float=options.keep_float, policy=options.policy)
+    return draft(
+        graph,
+        keep_float=options.keep_float,
+        policy=options.policy,
+        float_nodes=options.float_nodes,
+    )
 
 
 def start(lab: Laboratory, graph: Graph, first: Draft, samples: Samples) -> Start:
@@ -73,9 +79,15 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
     journal.decided(f"{best.method} ranges", text(best.score))
     if best.score.total < ENOUGH_DB:
         best = transforms.improved(designer, best)
-        best = floats.without_fragile(designer, best)
+        rest = floats.without_fragile(designer, best)
+        if isinstance(rest, str):
+            return _left_float(designer, begun, best, rest)
+        best = rest
     if best.score.total < ENOUGH_DB:
         best = transforms.corrected(designer, best)
+    drift = _drift(lab, begun.graph, best, samples)
+    if drift:
+        return _left_float(designer, begun, best, drift)
     return Found(
         graph=best.graph,
         draft=best.draft,
@@ -84,6 +96,38 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         score=best.score,
         journal=journal,
         summary=_summary(best, journal),
+    )
+
+
+def _drift(lab: Laboratory, graph: Graph, best: Design, samples: Samples) -> str:
+    """Why `best` is not for use with its state fed back, or nothing."""
+    found = states.find_states(graph)
+    if not found:
+        return ""
+    with lab.float_model(graph) as reference, lab.artifact(best.graph, best.plan) as candidate:
+        loop = states.run_loop(reference, candidate, found, samples)
+    if loop.is_steady:
+        return ""
+    return (
+        f"with `{found[0].output}` fed back as `{found[0].input}` over {loop.frames} samples, "
+        f"{loop.agreement:.1%} of decisions are float's, {loop.sqnr_db:.1f} dB"
+    )
+
+
+def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> Found:
+    """Nothing in int8: the draft of the graph as it was, with the reason at every layer."""
+    nodes = {str(node.name): reason for node in begun.graph.nodes() if node.op_type in HEAVY}
+    left = designer.drafted(begun.graph, Floats(nodes=nodes))
+    designer.journal.decided("all of it stays in float", reason)
+    return Found(
+        graph=begun.graph,
+        draft=left,
+        plan=QuantPlan({}, left.ops),
+        method=best.method,
+        score=best.score,
+        journal=designer.journal,
+        summary="all of it stays in float",
+        left_float=reason,
     )
 
 

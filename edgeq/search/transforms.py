@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.ir import Graph
+from edgeq.quant.algorithms.bias import correct
 from edgeq.quant.algorithms.equalize import equalize
 from edgeq.quant.algorithms.inputs import layer_inputs
+from edgeq.quant.algorithms.smooth import smooth
 from edgeq.quant.algorithms.transform import Transformed
 from edgeq.quant.calibrate import calibrate_channels
 from edgeq.quant.observers.channels import ChannelStatistics
 from edgeq.search.design import MARGIN_DB, Design, Designer, text
 
 EXACT_DB = 40.0
-"""What a transform must leave in float: ten times less noise than the best score worth improving."""
+"""What a transform must leave in float: a tenth of the noise of the best score worth improving."""
 
 POOR_DB = 15.0
 """Below this score equalization may scale channels by more than its guard allows: nets that hard
@@ -56,7 +58,8 @@ def _variants(best: Design, peaks: Peaks) -> Iterator[tuple[str, Make]]:
             "equalized widely by activations",
             partial(equalize, channel_maxima=peaks, clamp=WIDE),
         )
-    # SMOOTH
+    if any(_skew(peak) > SKEWED for peak in peaks.values()):
+        yield "smoothed", partial(smooth, channel_maxima=peaks)
 
 
 def _tried(designer: Designer, best: Design, name: str, make: Make) -> Design:
@@ -100,7 +103,6 @@ def corrected(designer: Designer, best: Design) -> Design:
     wanted = {name: found.mean for name, found in _channels(designer, graph).items()}
     with designer.lab.artifact(graph, best.plan, extra) as model:
         got = calibrate_channels(model, designer.trials.samples, tensors)
-    return best
     made = correct(graph, best.plan, wanted, {name: found.mean for name, found in got.items()})
     if not made.changed:
         return best

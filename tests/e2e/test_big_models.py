@@ -169,6 +169,14 @@ def test_int8_of_a_big_model_is_small_again(net, tmp_path, small_files, monkeypa
     assert built.float_size_bytes > LAYERS * 4 * WIDTH * WIDTH
 
 
+def test_fp16_of_a_big_model_is_half_of_it(net, tmp_path, small_files, monkeypatch):
+    room = 2 * LAYERS * WIDTH * WIDTH + writing.ROOM_FOR_NODES + 4096
+    monkeypatch.setattr(writing, "LARGEST_FILE_BYTES", room)
+    built = edgeq.build(net, target="x86-vnni", precision="fp16", out=tmp_path / "net.edgeq")
+    assert Path(built.bundle).is_file()
+    assert built.size_bytes < 0.51 * built.float_size_bytes
+
+
 @pytest.fixture
 def big(net, tmp_path, small_files) -> Path:
     return Path(edgeq.build(net, target="x86-vnni", out=tmp_path / "net.edgeq").bundle)

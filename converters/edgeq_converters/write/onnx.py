@@ -64,6 +64,7 @@ def write(
         proto.input.append(_interface(value))
     for value in graph.model.graph.outputs:
         proto.output.append(_interface(value))
+    outside.bring(graph, lowered.initializers, plan.tensors if plan is not None else ())
     nodes, initializers = half.halve(plan, lowered.nodes, lowered.initializers)
     proto.node.extend(nodes)
     left = outside.settle(graph, initializers, LARGEST_FILE_BYTES - ROOM_FOR_NODES)

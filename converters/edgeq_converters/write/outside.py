@@ -6,7 +6,7 @@ copy is made. A bundle gets one file of its own beside the model (`gather`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -57,10 +57,15 @@ def settle(
     if held + sum(outside.length for _, outside in there) > room_bytes:
         return tuple(outside for _, outside in there)
     for tensor, outside in there:
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        tensor.raw_data = b"".join(outside.pieces())
+        _fill(tensor, outside)
     return ()
+
+
+def bring(graph: Graph, initializers: Sequence[onnx.TensorProto], names: Collection[str]) -> None:
+    """Replace the references of the tensors in `names`, which will be stored otherwise, by data."""
+    for tensor in initializers:
+        if tensor.name in names and _is_there(tensor):
+            _fill(tensor, _outside(graph, tensor.name))
 
 
 def stored(data: bytes, weights: Sequence[Outside]) -> bytes:
@@ -93,6 +98,12 @@ def _outside(graph: Graph, name: str) -> Outside:
     tensor = graph.model.graph.initializers[name].const_value
     assert isinstance(tensor, Outside), name
     return tensor
+
+
+def _fill(tensor: onnx.TensorProto, outside: Outside) -> None:
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = b"".join(outside.pieces())
 
 
 def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
