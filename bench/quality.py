@@ -29,6 +29,7 @@ from tasks import ROOT, WORK, Task, open_exact, runner
 QUICK_TASKS = ("depthwise_skew", "depthwise", "small_se")
 QUICK_TOOLS = ("edgeq", "ort", "ort-percentile")
 TOOLS = (*QUICK_TOOLS, "ort-defaults", "ort-dynamic", "nncf")
+FORCED = ("edgeq-static", "edgeq-mixed")  # by name only
 VENV = ROOT / "build" / "opponents"
 NNCF = ("nncf>=3.0,<4", "onnx", "onnxruntime")
 LIMIT_SECONDS = 1200  # of one tool on one model
@@ -217,7 +218,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = list(catalogue.TASKS) if arguments.tasks == ["all"] else arguments.tasks
     tools = list(TOOLS) if arguments.tools == ["all"] else arguments.tools
-    unknown = sorted({*names} - {*catalogue.TASKS} | {*tools} - {*TOOLS})
+    unknown = sorted({*names} - {*catalogue.TASKS} | {*tools} - {*TOOLS, *FORCED})
     if unknown:
         parser.error(f"there is no {', '.join(unknown)} here: {', '.join(catalogue.TASKS)}")
     print(HEAD, "|---" * HEAD.count(" | ") + "|---|", sep="\n")

@@ -30,8 +30,8 @@ def read_samples(path: Path) -> list[Feeds]:
     return [feeds[index] for index in sorted(feeds)]
 
 
-def edgeq(model: Path, samples: list[Feeds], out: Path, target: str) -> list[str]:
-    """`edgeq.build` with default settings; the notes are what it says of its choice."""
+def edgeq(model: Path, samples: list[Feeds], out: Path, target: str, **settings: Any) -> list[str]:
+    """`edgeq.build` with default settings; beside OUT.onnx goes its whole result as OUT.json."""
     import edgeq as package
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,11 +42,22 @@ def edgeq(model: Path, samples: list[Feeds], out: Path, target: str) -> list[str
             precision="int8",
             data=lambda: iter(samples),
             out=bundle,
-            settings=package.BuildSettings(packaging="dir"),
+            settings=package.BuildSettings(packaging="dir", **settings),
         )
         (artifact,) = built.artifacts
         shutil.copy(bundle / artifact.file, out)
+    out.with_suffix(".json").write_text(json.dumps(built.to_json(), indent=1))
     return [f"precision {built.precision}", *built.warnings]
+
+
+def edgeq_static(model: Path, samples: list[Feeds], out: Path, target: str) -> list[str]:
+    """`--acts static`."""
+    return edgeq(model, samples, out, target, acts="static")
+
+
+def edgeq_mixed(model: Path, samples: list[Feeds], out: Path, target: str) -> list[str]:
+    """`--acts mixed`."""
+    return edgeq(model, samples, out, target, acts="mixed")
 
 
 def raised(model: Path, folder: Path, notes: list[str]) -> Path:
@@ -155,6 +166,8 @@ def nncf(model: Path, samples: list[Feeds], out: Path, _: str) -> list[str]:
 
 TOOLS = {
     "edgeq": edgeq,
+    "edgeq-static": edgeq_static,
+    "edgeq-mixed": edgeq_mixed,
     "ort": ort_min_max,
     "ort-percentile": ort_percentile,
     "ort-defaults": ort_defaults,

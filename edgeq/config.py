@@ -24,6 +24,8 @@ PRECISIONS = ("auto", "fp32", "fp16", "int8")
 PACKAGINGS = ("zip", "dir")
 AUTO = "auto"
 """What leaves a choice to edgeq, which then measures."""
+FORMATS = ("auto", "onnx", "ort")
+"""Forms of the artifact; auto is onnx."""
 WEIGHTS = ("auto", "int8")
 ACTS = ("auto", "static", "dynamic", "mixed", "fp32")
 """What layers read in an int8 build: ranges from data, ranges found at run time, both, or float."""
@@ -59,6 +61,7 @@ class BuildSettings:
     force: bool = False
     weights: str = "auto"
     acts: str = "auto"
+    format: str = "auto"
     input: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -295,6 +298,7 @@ FIELDS: dict[str, Row] = {
     "force": Row("force", "flag", _flag),
     "weights": Row("weights", "text", _choice(WEIGHTS)),
     "acts": Row("acts", "text", _choice(ACTS)),
+    "format": Row("format", "text", _choice(FORMATS)),
     "input": Row("input", "tables", _inputs),
 }
 assert tuple(FIELDS) == tuple(item.name for item in fields(BuildSettings))

@@ -77,6 +77,21 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
+class Widths:
+    """Channels that an engine's packed int8 convolutions take: multiples of these, and no fewer
+    than `least_input` input channels above 1x1; others run a slower, general kernel. `pointwise`:
+    1x1 convolutions ask for the multiples too."""
+
+    input: int
+    output: int
+    depthwise: int
+    least_input: int
+    pointwise: bool
+    source: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class EngineSupport:
     """An engine of a target: versions in [minimum, maximum) without the known-bad, and habits.
 
@@ -91,6 +106,7 @@ class EngineSupport:
     pair_safe: bool
     policy: tuple[PolicyRow, ...]
     source: str
+    widths: Widths | None = None
 
     def refusal(self, version: str) -> str | None:
         """Why this version of the engine must not be used on the target, or None."""
@@ -248,9 +264,24 @@ def _engine(table: _Table) -> EngineSupport:
         pair_safe=table.flag("pair_safe"),
         policy=tuple(_policy_row(row) for row in table.tables("policy")),
         source=table.source(),
+        widths=_widths(table.table("widths")) if "widths" in table.left else None,
     )
     table.done()
     return support
+
+
+def _widths(table: _Table) -> Widths:
+    row = Widths(
+        input=table.whole("input"),
+        output=table.whole("output"),
+        depthwise=table.whole("depthwise"),
+        least_input=table.whole("least_input"),
+        pointwise=table.flag("pointwise"),
+        source=table.source(),
+        note=table.optional_text("note"),
+    )
+    table.done()
+    return row
 
 
 def _known_bad(table: _Table) -> KnownBad:
@@ -285,6 +316,7 @@ def _engine_json(engine: EngineSupport) -> dict[str, Any]:
         "pair_safe": engine.pair_safe,
         "policy": [vars(row).copy() for row in engine.policy],
         "source": engine.source,
+        "widths": None if engine.widths is None else vars(engine.widths).copy(),
     }
 
 
@@ -350,6 +382,12 @@ class _Table:
         value = float(self.take(key, (int, float), "a number"))
         if not 0 < value < float("inf"):
             raise self.wrong(key, f"is {value:g}, and must be finite and above zero")
+        return value
+
+    def whole(self, key: str) -> int:
+        value: int = self.take(key, int, "a whole number")
+        if value < 1:
+            raise self.wrong(key, f"is {value}, and must be above zero")
         return value
 
     def features(self, key: str) -> tuple[str, ...]:

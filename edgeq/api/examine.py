@@ -70,8 +70,7 @@ def _inspect_bundle(path: Path, plan: bool) -> Inspection:
     from edgeq_runtime import reader
 
     bundle = reader.read(path)
-    manifest = bundle.manifest
-    raw = manifest.to_json()
+    manifest, raw = bundle.manifest, bundle.manifest.to_json()
     data: dict[str, Any] = {
         "model": raw["model"],
         "name": manifest.name,
@@ -98,10 +97,9 @@ def _inspect_bundle(path: Path, plan: bool) -> Inspection:
             for name, entry in manifest.files.items()
         },
     }
+    planned = {"plan": plan_document(bundle)} if plan else {}
     sections = bundle_sections(data)
-    if plan:
-        data["plan"] = plan_document(bundle)
-    return Inspection(path.name, "bundle", sections, data, manifest.notes)
+    return Inspection(path.name, "bundle", sections, {**data, **planned}, manifest.notes)
 
 
 def _weight_bytes(graph: Graph) -> dict[str, int]:

@@ -6,14 +6,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeq.api.lab import Lab
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
     from edgeq.api.stages import Quantized, Work
-    from edgeq.quant.draft import Draft
     from edgeq.quant.plan import OpDecision
     from edgeq.search.static import Found, Options
 
@@ -28,9 +27,9 @@ def quantize(work: Work, *, float_nodes: Mapping[str, str] = MappingProxyType({}
 
     graph, options = work.prepared.graph, _options(work, float_nodes)
     drafted = static.drafted(graph, options)
-    require_heavy(work, drafted)
+    require_heavy(work, drafted.ops)
     if not static.has_int8(drafted):
-        return _left_float(work, drafted, "")
+        return left_float(work, drafted.ops)
     lab = Lab(work.engine.activation_dtype)
     with work.stage("Calibrated") as stage:
         begun = static.start(lab, graph, drafted, work.tap)
@@ -40,7 +39,7 @@ def quantize(work: Work, *, float_nodes: Mapping[str, str] = MappingProxyType({}
         found = static.find(lab, begun, work.tap, options)
         stage.done(*_searched_text(found))
     if not static.has_int8(found.draft):
-        return _left_float(work, found.draft, found.left_float, found)
+        return left_float(work, found.draft.ops, found.left_float, found)
     return _quantized(work, found, count)
 
 
@@ -74,17 +73,20 @@ def _quantized(work: Work, found: Found, count: int) -> Quantized:
         calibration=calibration,
         graph=found.graph,
         search=found.journal.to_json(found.score),
+        warnings=found.warnings,
     )
 
 
-def _left_float(work: Work, drafted: Draft, reason: str, found: Found | None = None) -> Quantized:
+def left_float(
+    work: Work, ops: Mapping[str, OpDecision], reason: str = "", found: Found | None = None
+) -> Quantized:
     """A plan in which every op is float: the float artifact, and why it is no other."""
     from edgeq.api.stages import Quantized
     from edgeq.quant.plan import QuantPlan
 
-    why = reason or _reasons(_heavy(drafted))
+    why = reason or _reasons(_heavy(ops))
     return Quantized(
-        plan=QuantPlan({}, drafted.ops),
+        plan=QuantPlan({}, ops),
         observed=(),
         calibration=None,
         search=None if found is None else found.journal.to_json(None),
@@ -92,10 +94,10 @@ def _left_float(work: Work, drafted: Draft, reason: str, found: Found | None = N
     )
 
 
-def _heavy(drafted: Draft) -> list[OpDecision]:
+def _heavy(ops: Mapping[str, OpDecision]) -> list[OpDecision]:
     from edgeq.quant import rules
 
-    return [op for op in drafted.ops.values() if op.op_type in rules.HEAVY]
+    return [op for op in ops.values() if op.op_type in rules.HEAVY]
 
 
 def _reasons(ops: Iterable[OpDecision]) -> str:
@@ -103,10 +105,10 @@ def _reasons(ops: Iterable[OpDecision]) -> str:
     return "; ".join(sorted({op.reason for op in ops})[:3])
 
 
-def require_heavy(work: Work, drafted: Draft) -> None:
-    if _heavy(drafted):
+def require_heavy(work: Work, ops: Mapping[str, OpDecision]) -> None:
+    if _heavy(ops):
         return
-    reasons = _reasons(drafted.ops.values()) or "the model has no operators"
+    reasons = _reasons(ops.values()) or "the model has no operators"
     raise EdgeqError(
         "nothing-to-quantize",
         f"no operator of `{work.prepared.name}` can run in int8 on {work.target.name}: {reasons}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.api.formats import FILES
 from edgeq.api.models import ENGINE, open_exact, text_name
 from edgeq.api.planned import SQNR, recorded_errors
 from edgeq.bundle import WEIGHTS_FILE
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from edgeq_runtime.manifest import Manifest
     from edgeq_runtime.reader import Bundle
 
-ARTIFACT_NAME = "model.onnx"
 MAX_LABELS_BYTES = 1 << 20
 
 
@@ -52,7 +52,7 @@ def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
     weights = _beside(work, candidate)
     with work.stage("Packed") as stage:
         contents = _contents(work, candidate, weights)
-        session = open_exact(candidate.artifact)
+        session = open_exact(candidate.shipped.measured)
         files = bundle.assemble(contents, session.run)
         checks: list[OutputCheck] = []
         if weights is None:
@@ -153,16 +153,13 @@ def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> Bun
         precision=candidate.precision,
         artifact=candidate.artifact if weights is None else weights.model,
         weights=weights,
-        artifact_file=ARTIFACT_NAME,
         inputs=graph.inputs,
         outputs=graph.outputs,
         input_ranges={info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges,
         exact_kernels=_kernels(work, plan),
-        **_needs(work.target),
+        **_needs(work.target, candidate.shipped.format),
         card=_card(work, candidate),
-        exact_outputs={}
-        if plan is None
-        else exact_outputs(graph, plan, work.engine.activation_dtype),
+        exact_outputs=exact_outputs(graph, plan, work.engine.activation_dtype),
         input_specs=input_specs(work.settings),
         labels=work.labels,
         model=work.prepared.summary(),
@@ -200,15 +197,19 @@ def _name(work: Work, candidate: Candidate) -> str:
     return f"{stem}-{work.target.name}-{candidate.precision}"
 
 
-def _needs(target: Target) -> dict[str, Any]:
-    """What the artifact asks of a device: engine versions and CPU features."""
+def _needs(target: Target, form: str) -> dict[str, Any]:
+    """What the artifact is, and what it asks of a device: engine versions and CPU features. An .ort
+    file is read by the version that wrote it and by newer ones."""
     from edgeq_runtime import engines
 
     support = target.engine(ENGINE)
+    version = engines.get(ENGINE).version()
     return {
         "engine": ENGINE,
-        "engine_measured": engines.get(ENGINE).version(),
-        "engine_minimum": support.minimum,
+        "artifact_file": FILES[form],
+        "artifact_format": form,
+        "engine_measured": version,
+        "engine_minimum": version if form == "ort" else support.minimum,
         "engine_known_bad": {bad.version: bad.effect for bad in support.known_bad},
         "architecture": target.architecture,
         "required_features": target.required_features,
@@ -216,8 +217,10 @@ def _needs(target: Target) -> dict[str, Any]:
     }
 
 
-def exact_outputs(graph: Graph, plan: QuantPlan, dtype: str) -> dict[str, dict[str, Any]]:
+def exact_outputs(graph: Graph, plan: QuantPlan | None, dtype: str) -> dict[str, dict[str, Any]]:
     """The outputs that hold dequantized integers on every host: int8 all the way from inputs."""
+    if plan is None:
+        return {}
     kinds = tensor_kinds(graph, plan)
     shift = 128 if dtype == "uint8" else 0
     found: dict[str, dict[str, Any]] = {}
@@ -242,11 +245,14 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
         if node.op_type == "Constant":
             continue
         read = {kinds.get(str(value.name), "exact") for value in node.inputs if value is not None}
-        is_int8 = plan.ops[str(node.name)].precision == "int8"
-        if is_int8 and read <= {"exact"}:
+        precision = plan.ops[str(node.name)].precision
+        if precision == "int8" and read <= {"exact"}:
             kind = "exact"
+        elif precision == "dynamic-int8" and read <= {"exact"}:
+            kind = "tail"  # exact sums, rescaled in float
         else:
-            kind = "mixed" if is_int8 or "mixed" in read else "tail"
+            rounds = precision in ("int8", "dynamic-int8")
+            kind = "mixed" if rounds or "mixed" in read else "tail"
         kinds.update({str(value.name): kind for value in node.outputs if value.name})
     return kinds
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
-from edgeq.api.models import ENGINE, EngineExecutor, Prepared, open_exact, write_model
+from edgeq.api.formats import Shipped, ship
+from edgeq.api.models import ENGINE, Prepared, open_exact, write_model
 from edgeq.api.samples import Tap
 from edgeq.errors import EdgeqError
 from edgeq.report.results import Fidelity, LeftInFloat, TensorError
@@ -42,6 +42,7 @@ class Quantized:
     graph: Graph | None = None
     search: dict[str, Any] | None = None
     left_float: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Candidate:
     gate: GateResult | None
     garbage: bool
     warnings: tuple[str, ...]
+    shipped: Shipped
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,19 +104,21 @@ class Work:
 
 def quantized_as(work: Work, precision: str) -> Quantized | None:
     """The plan of a precision; None for fp32, which has none."""
-    from edgeq.api import half, int8
+    from edgeq.api import acts, half
 
     if precision == "fp16":
         return half.quantize(work)
-    return int8.quantize(work) if precision == "int8" else None
+    return acts.quantize(work) if precision == "int8" else None
 
 
 def quantized_text(plan: QuantPlan) -> tuple[str, str]:
     """What the stage's line says: operators in int8 per type, and how many are left in float."""
     counts = plan.counts()
-    whole, left = counts.get("int8", {}), counts.get("float32", {})
-    kinds = ", ".join(f"{count} {op}" for op, count in sorted(whole.items()))
-    return kinds, f"{sum(left.values())} left in float"
+    words = {"int8": "", "dynamic-int8": " dynamic", "int8-weights": " by weights alone"}
+    kinds = (
+        f"{count} {op}{word}" for name, word in words.items() for op, count in counts[name].items()
+    )
+    return ", ".join(kinds), f"{sum(counts['float32'].values())} left in float"
 
 
 def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candidate:
@@ -122,15 +126,17 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
     quantized = quantized_as(work, precision)
     if not work.tap.kept:
         work.tap.keep()
-    artifact = _written(work, quantized)
+    model = _written(work, quantized)
     if quantized is not None and quantized.left_float:
         precision = "fp32"
+    shipped = ship(work, model, quantized)
+    artifact = shipped.artifact
     with work.stage("Checked") as stage:
-        fidelity, coverage = check(work, artifact, quantized)
+        fidelity, coverage = check(work, model, quantized, measured=shipped.measured)
         stage.done(*_checked_text(fidelity))
-    metrics = evaluation.compare(artifact) if evaluation else ()
+    metrics = evaluation.compare(shipped.measured) if evaluation else ()
     gate = judge(work, metrics, file_bytes(artifact))
-    warnings = _warnings(work, precision, file_bytes(artifact), fidelity, bool(metrics))
+    warnings = _warnings(work, precision, file_bytes(artifact), fidelity, bool(metrics), quantized)
     return Candidate(
         precision=precision,
         artifact=artifact,
@@ -143,6 +149,7 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
         gate=gate,
         garbage=not metrics and _is_garbage(fidelity),
         warnings=warnings,
+        shipped=shipped,
     )
 
 
@@ -186,12 +193,15 @@ def left_in_float(quantized: Quantized | None) -> tuple[LeftInFloat, ...]:
 
 
 def check(
-    work: Work, artifact: bytes, quantized: Quantized | None
+    work: Work, artifact: bytes, quantized: Quantized | None, *, measured: bytes | None = None
 ) -> tuple[Fidelity, dict[str, Any] | None]:
-    """Run the artifact beside the float model on the kept samples; count what the engine fused."""
+    """Run the artifact beside the float model on the kept samples; count what the engine fused.
+
+    `measured` is what is run of it, where it is another form of the same graph.
+    """
     from edgeq.quant.fidelity import worst
 
-    outputs, mode = _compare_outputs(work, artifact)
+    outputs, mode = _compare_outputs(work, measured or artifact)
     layers: tuple[Difference, ...] = ()
     if quantized is not None and quantized.observed:
         layers = _compare_layers(work, quantized)
@@ -210,7 +220,13 @@ def check(
 def _coverage(work: Work, artifact: bytes, quantized: Quantized | None) -> dict[str, Any] | None:
     if quantized is None or not quantized.plan.computes_int8:
         return None
-    return measure_coverage(artifact, signed=work.engine.activation_dtype == "int8")
+    from edgeq.quant.hints import hints, reasons
+
+    graph, plan = quantized.graph or work.prepared.graph, quantized.plan
+    signed = work.engine.activation_dtype == "int8"
+    counted = measure_coverage(artifact, signed=signed, reasons=reasons(graph, plan))
+    counted["hints"] = list(hints(graph, plan, work.engine.widths))
+    return counted
 
 
 def _tensor_error(difference: Difference) -> TensorError:
@@ -309,10 +325,13 @@ def _compare_layers(work: Work, quantized: Quantized) -> tuple[Difference, ...]:
     return comparison.differences()
 
 
-def measure_coverage(artifact: bytes, *, signed: bool) -> dict[str, Any]:
+def measure_coverage(
+    artifact: bytes, *, signed: bool, reasons: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What the engine really runs in int8, from the optimized model it saves itself.
 
-    `signed` has this host's engine fuse int8 activations as its ARM builds do by default.
+    `signed` has this host's engine fuse int8 activations as its ARM builds do by default;
+    `reasons` (node -> words) are the plan's, for ops it leaves in float.
     """
     import tempfile
     from pathlib import Path
@@ -326,7 +345,7 @@ def measure_coverage(artifact: bytes, *, signed: bool) -> dict[str, Any]:
             artifact, optimized_path=str(path), signed_int8=signed
         )
         session.close()
-        counted = coverage(path.read_bytes())
+        counted = coverage(path.read_bytes(), reasons or {})
     return {
         "engine": ENGINE,
         "on": "this host, fusing as on ARM" if signed else "this host",
@@ -335,6 +354,7 @@ def measure_coverage(artifact: bytes, *, signed: bool) -> dict[str, Any]:
         "quantize_linear": counted.q,
         "dequantize_linear": counted.dq,
         "lines": list(counted.lines),
+        "pairs": list(counted.pairs),
     }
 
 
@@ -367,16 +387,22 @@ def judge(work: Work, metrics: Sequence[Quality], size_bytes: int) -> GateResult
 
 
 def _warnings(
-    work: Work, precision: str, size_bytes: int, fidelity: Fidelity, measured: bool
+    work: Work,
+    precision: str,
+    size_bytes: int,
+    fidelity: Fidelity,
+    measured: bool,
+    quantized: Quantized | None,
 ) -> tuple[str, ...]:
-    found: list[str] = []
+    found = [] if quantized is None else [quantized.left_float, *quantized.warnings]
+    found = [text for text in found if text]
     float_bytes = file_bytes(work.prepared.float_bytes)
     if precision != "fp32" and size_bytes >= float_bytes:
         found.append(
             f"the {precision} artifact is no smaller than float: {size_bytes} bytes against "
             f"{float_bytes}"
         )
-    if precision == "int8" and not work.calibrated:
+    if quantized is not None and quantized.calibration is not None and not work.calibrated:
         found.append("not calibrated: ranges come from synthetic data, so every figure does too")
     found.extend(
         f"output `{name}` was not compared: its shape depends on the data and differs from float"

@@ -12,6 +12,7 @@ from edgeq.api.models import ENGINE
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeq.api.stages import Candidate, Work
     from edgeq.targets import Target
 
     Feeds = Mapping[str, np.ndarray[Any, Any]]
@@ -21,6 +22,32 @@ SECONDS = 0.15
 """CPU time that a model gets in one round, one run at the least."""
 LEAST_MACS = 10_000_000
 """Below this many multiply-accumulates a run is too short to be timed on a busy host."""
+
+WHERE = "measured here, not on the target"
+
+
+def is_worth_it(work: Work) -> bool:
+    """Whether times of this host say something: it is like the target, and runs are long enough."""
+    from edgeq.search.choice import shares
+
+    return shares(work.prepared.graph).total >= LEAST_MACS and is_like_target(work.target)
+
+
+def compared_with_float(work: Work, candidate: Candidate) -> tuple[str, ...]:
+    """Time an int8 artifact beside float; a warning where it is slower.
+
+    It is told, not packed: a bundle holds nothing of the host that made it.
+    """
+    if candidate.precision != "int8" or not is_worth_it(work):
+        return ()
+    models = {"float": work.prepared.float_bytes, "int8": candidate.shipped.measured}
+    with work.stage("Timed") as stage:
+        seconds = interleaved(models, work.tap.kept[:1])
+        ratio = seconds["float"] / seconds["int8"]
+        stage.done(f"{ratio:.2f}x the speed of float", f"one thread, {WHERE}")
+    if ratio >= 1.0:
+        return ()
+    return (f"the int8 artifact is slower than float: {ratio:.2f}x its speed ({WHERE})",)
 
 
 def is_like_target(target: Target) -> bool:

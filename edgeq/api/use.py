@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from edgeq.quality import Quality, Rule
     from edgeq_runtime import TensorInfo
+    from edgeq_runtime.manifest import Manifest
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -92,7 +93,7 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
     drawn = [row for vector in runner.manifest.golden.vectors[:1] for row in vector.inputs]
     return Opened(
         name=path.name,
-        size_bytes=runner.manifest.files[runner.manifest.artifact].size,
+        size_bytes=_model_bytes(runner.manifest),
         inputs=runner.inputs,
         outputs=runner.outputs,
         specs=runner.manifest.input_specs,
@@ -107,6 +108,12 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
         ranges={row.name: (row.low, row.high) for row in drawn},
         shapes={row.name: row.shape for row in drawn},
     )
+
+
+def _model_bytes(manifest: Manifest) -> int:
+    """The artifact and, where they lie beside it, its weights."""
+    names = {manifest.artifact, manifest.weights or manifest.artifact}
+    return sum(manifest.files[name].size for name in names)
 
 
 def _open_model(path: Path, tables: Mapping[str, Any]) -> Opened:

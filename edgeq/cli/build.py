@@ -20,6 +20,7 @@ from edgeq.cli.options import (
     verbose_option,
 )
 from edgeq.cli.units import shell_line, shell_word
+from edgeq.registry import ALGORITHMS
 
 if TYPE_CHECKING:
     from edgeq.config import BuildSettings
@@ -75,7 +76,7 @@ EXAMPLES = (
 @option(
     "--algo",
     section=BUILD,
-    type=Choice("auto", "minmax", "p99.999", "p99.99", "p99.9", "mse", "kl"),
+    type=Choice("auto", *ALGORITHMS),
     help="Cut ranges by this method (default: auto, the best by measuring)",
 )
 @shape_option(BUILD)
@@ -130,6 +131,12 @@ EXAMPLES = (
     type=Choice("zip", "dir"),
     help="Write one zip file or a folder (default: zip)",
 )
+@option(
+    "--format",
+    section=OUTPUT,
+    type=Choice("auto", "onnx", "ort"),
+    help="Write the model as ONNX, or as ORT for the target's kind of CPU (default: onnx)",
+)
 @option("--force", section=OUTPUT, is_flag=True, help="Replace an existing folder")
 @option("--plan-only", section=OUTPUT, is_flag=True, help="Show the plan and write nothing")
 @config_option(SETTINGS)
@@ -179,7 +186,9 @@ def _after(result: Build, settings: BuildSettings) -> str:
     if result.bundle is None:
         model = shell_word(settings.model or "")
         return f"edgeq build {model} --target {result.target} --fp32"
-    return f"edgeq {'verify' if result.ok else 'inspect'} {shell_word(result.bundle)}"
+    anywhere = result.artifacts[0].format == "onnx"  # else verified where it is for, perhaps here
+    verb = "verify" if result.ok and anywhere else "inspect"
+    return f"edgeq {verb} {shell_word(result.bundle)}"
 
 
 def _show(console: Console, settings: BuildSettings, origins: dict[str, str]) -> int:

@@ -27,8 +27,8 @@ EXAMPLES = (
         "edgeq compare old.edgeq new.edgeq --synthetic-data",
     ),
     (
-        "for a script: are they within one step of each other?",
-        "edgeq compare old.edgeq new.edgeq -d calib.npz --json | jq .max_lsb",
+        "for a script, which reads `max_lsb`",
+        "edgeq compare old.edgeq new.edgeq -d calib.npz --json",
     ),
 )
 

@@ -93,7 +93,7 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--fp32`, `--fp16`, `--int8`, `--auto`: two of them together are an error, never the last one wins."""
+    """`--fp32`, `--fp16`, `--int8`, `--auto`: two of them together are an error."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         if value:
@@ -102,7 +102,7 @@ def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for name, text in (
         ("--auto", "int8 if there is data and the gate passes, else float (default)"),
-        ("--int8", "Quantize statically to 8 bits; needs --data"),
+        ("--int8", "Quantize to 8 bits; needs --data, see --acts"),
         ("--fp16", "Store weights in 16 bits, for computing in float32; needs no data"),
         ("--fp32", "Keep float32, optimized"),
     ):

@@ -260,7 +260,8 @@ def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Ite
     where = f"{coverage['engine']} on {coverage['on']}"
     yield _row("runs", f"{'; '.join(parts) or 'nothing'} ({where})")
     if console.verbose:
-        yield from (_row("", line) for line in coverage["lines"])
+        details = (*coverage.get("pairs", ()), *coverage["lines"], *coverage.get("hints", ()))
+        yield from (_row("", line) for line in details)
 
 
 def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:

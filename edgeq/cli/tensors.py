@@ -88,7 +88,7 @@ def _plan_row(op: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _plan_sqnr(op: Mapping[str, Any]) -> str:
     if not op["measured"]:
-        return "not measured" if op["precision"] == "int8" and not op["fused_into"] else "-"
+        return "not measured" if op["precision"] == "int8" and op["tensor"] else "-"
     return "equal" if op["sqnr_db"] is None else f"{op['sqnr_db']:.0f} dB"
 
 
@@ -102,8 +102,11 @@ def _plan_counts(counts: Mapping[str, int], precision: str) -> str:
 def _plan_errors(ops: Sequence[Mapping[str, Any]]) -> str:
     """The worst tensor that the build measured, the whole graph before it included."""
     noisy = [op for op in ops if op["sqnr_db"] is not None]
+    if not noisy and all(op["tensor"] is None for op in ops):
+        return "unknown: nothing shows the tensors inside the artifact" if ops else "not measured"
     if not noisy:
-        return "not measured"
+        measured = any(op["measured"] for op in ops)
+        return "none: what was measured is equal to float" if measured else "not measured"
     worst = min(noisy, key=lambda op: op["sqnr_db"])
     against = "against float, with all that comes before it in int8"
     return f"worst is `{worst['tensor']}`, {worst['sqnr_db']:.0f} dB {against}"
@@ -124,8 +127,6 @@ def initialized(console: Console, result: Initialized, next_line: str) -> Iterat
 
 def _closing(result: Compared) -> Iterator[str]:
     """What was compared on, and the verdict in one line."""
-    kernels = {result.a.kernels, result.b.kernels} - {"default"}
-    exact = ", exact kernels" if kernels else ""
     engines = dict.fromkeys((result.a.engine, result.b.engine))
     verdict = "outputs bit-equal" if result.bit_equal else "outputs differ"
     if result.max_lsb is not None and not result.bit_equal:
@@ -133,7 +134,7 @@ def _closing(result: Compared) -> Iterator[str]:
     yield from table(
         [
             ("samples", _samples(result)),
-            ("engine", f"{', '.join(engines)} on this host{exact}"),
+            ("engine", f"{', '.join(engines)} on this host, exact kernels"),
             ("result", f"{verdict}; A is the reference"),
         ]
     )

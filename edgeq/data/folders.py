@@ -43,12 +43,19 @@ def _common_names(
 def open_folder(
     folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int | None
 ) -> Source:
-    """One sample a file: `folder/*.npy` for one input, `folder/INPUT/*.npy` with equal file names
-    for several. Files are taken in the order of their names.
-    """
+    """A folder of images or of .npy files."""
     pictures = _image_folder(folder, inputs)
     if pictures is not None:
         return open_images(images.open_folder(pictures), inputs, specs, limit, str(folder))
+    return _open_arrays(folder, inputs, specs, limit)
+
+
+def _open_arrays(
+    folder: Path, inputs: Sequence[TensorInfo], specs: Specs, limit: int | None
+) -> Source:
+    """One sample a file: `folder/*.npy` for one input, `folder/INPUT/*.npy` with equal file names
+    for several. Files are taken in the order of their names.
+    """
     columns = _folder_columns(folder, inputs)
     names = _common_names(columns, inputs, folder)
     chosen = [names[index] for index in evenly_spaced(len(names), limit)]
@@ -166,14 +173,8 @@ def open_images(
 
     Every header is looked at first, so that what is no image is told before any work.
     """
-    if len(inputs) != 1:
-        names = ", ".join(f"`{info.name}`" for info in inputs)
-        raise EdgeqError(
-            "data-mismatch",
-            f"{where} holds images, and the model has {len(inputs)} inputs: {names}",
-            "give arrays by name: an .npz or `file.py:function`",
-        )
-    info, group = inputs[0], batch_of(inputs[0])
+    info = _only_input(inputs, where)
+    group = batch_of(info)
     spec = images.required_spec(info, specs.get(info.name), where)
     channels = images.channels_of(info.shape, spec.layout)
     picked = folder.chosen(evenly_spaced(len(folder.files), limit))
@@ -192,13 +193,27 @@ def open_images(
     return Source(
         description=Path(where).resolve().name,
         count=count,
-        notes=(*images.look(picked.files, channels), *_image_notes(info, folder, picked, left_over)),
+        notes=(
+            *images.look(picked.files, channels),
+            *_image_notes(info, folder, picked, left_over),
+        ),
         make=make,
         group=group,
         names=tuple(path.name for path in picked.files[:used]),
         classes=picked.classes,
         labels=picked.labels[:used],
         tally=Tally(skipped=left_over),
+    )
+
+
+def _only_input(inputs: Sequence[TensorInfo], where: str) -> TensorInfo:
+    if len(inputs) == 1:
+        return inputs[0]
+    names = ", ".join(f"`{info.name}`" for info in inputs)
+    raise EdgeqError(
+        "data-mismatch",
+        f"{where} holds images, and the model has {len(inputs)} inputs: {names}",
+        "give arrays by name: an .npz or `file.py:function`",
     )
 
 

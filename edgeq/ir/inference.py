@@ -60,6 +60,8 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
     """A clone in which large initializers are typed inputs and nothing that follows has a shape."""
     light = model.clone()
     graph = light.graph
+    for body in tuple(graph.subgraphs()):
+        _bring_constants(body)
     for name, value in tuple(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype == onnx_ir.DataType.STRING:
@@ -76,6 +78,26 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
                 else:
                     value.shape = value.type = None
     return light
+
+
+def _bring_constants(body: onnx_ir.Graph) -> None:
+    """Inference looks into no constant outside a body, so it gets copies of the small ones."""
+    copies: dict[onnx_ir.Value, onnx_ir.Value] = {}
+    for node in body:
+        for index, value in enumerate(node.inputs):
+            tensor = None if value is None else value.const_value
+            if value is None or tensor is None or value.graph is body:
+                continue
+            if tensor.dtype == onnx_ir.DataType.STRING or tensor.nbytes > SMALL_BYTES:
+                continue
+            if value not in copies:
+                name = f"{body.name}/{value.name}/{len(copies)}"
+                copy = onnx_ir.Value(
+                    name=name, type=value.type, shape=value.shape, const_value=tensor
+                )
+                body.register_initializer(copy)
+                copies[value] = copy
+            node.replace_input_with(index, copies[value])
 
 
 def _apply(value: onnx_ir.Value, proto: TypeProto) -> None:

@@ -86,6 +86,19 @@ def from_range(low: float, high: float, dtype: str = "int8") -> tuple[float, int
     return scale, zero_point
 
 
+def tighter(low: float, scale: float) -> tuple[float, int]:
+    """The next smaller scale of `SCALE_BITS` bits, and the int8 zero point that keeps `low` <= 0.
+
+    What `from_range` rounds up costs up to an eighth of a step at each end; a tensor that must
+    reach its ends (it does the work of a Clip) takes the scale below.
+    """
+    mantissa, exponent = np.frexp(np.nextafter(scale, 0.0))
+    steps = np.floor(mantissa * 2.0**SCALE_BITS)
+    smaller = float(np.float32(np.ldexp(steps, int(exponent) - SCALE_BITS)))
+    first, last = LIMITS["int8"]
+    return smaller, int(np.clip(np.rint(first - low / smaller), first, last))
+
+
 def symmetric_scale(peak: NDArray[np.floating[Any]] | float) -> NDArray[np.float32]:
     """Scales > 0 that put |value| <= `peak` (any shape) into -127..127; 1 where `peak` is 0."""
     peaks = np.asarray(peak, np.float64)

@@ -21,16 +21,17 @@ PAIR_LIMIT = 128
 def pair_peak(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Largest same-sign sum of neighbours (2i, 2i+1) in each row: [R, K] -> [R], >= 0.
 
-    max over pairs of max(relu(w0) + relu(w1), relu(-w0) + relu(-w1)); an odd last element stands
-    alone.
+    max over pairs of max(relu(w0) + relu(w1), relu(-w0) + relu(-w1)), which is the largest of
+    |w0|, |w1| and |w0 + w1| whatever the signs; an odd last element stands alone.
     """
-    count, length = rows.shape
-    wide = np.zeros((count, length + length % 2), np.float64)
-    wide[:, :length] = rows
-    even, odd = wide[:, 0::2], wide[:, 1::2]
-    positive = np.maximum(even, 0.0) + np.maximum(odd, 0.0)
-    negative = np.maximum(-even, 0.0) + np.maximum(-odd, 0.0)
-    return np.asarray(np.maximum(positive, negative).max(axis=1, initial=0.0), np.float64)
+    sums = np.add(rows[:, 0 : rows.shape[1] - 1 : 2], rows[:, 1::2], dtype=np.float64)
+    return np.maximum(_peak(rows), _peak(sums))
+
+
+def _peak(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """max |w| of each row."""
+    low, high = (reduce(axis=1, initial=0).astype(np.float64) for reduce in (rows.min, rows.max))
+    return np.asarray(np.maximum(high, -low), np.float64)
 
 
 def pair_safe_scale(rows: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,6 +24,8 @@ from edgeq.passes.match import (
 )
 from edgeq.passes.report import Log
 
+_LIMIT = 1e30
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -70,6 +72,8 @@ def _find(node: onnx_ir.Node, limits: Clamp) -> _Found | None:
         if line is None or set(line.terms) - {(0,), (1,)}:
             continue
         slope, offset = (line.terms.get((power,), 0.0) / limits.high for power in (1, 0))
+        if max(slope, abs(offset)) >= _LIMIT:  # attributes are float32
+            continue
         if slope > 0.0 and offset != 0.0 and (slope != 1.0 or limits.high != 1.0):
             nodes = dict.fromkeys((*line.nodes, *limits.nodes, *after))
             found = _Found(x, slope, offset, root, tuple(nodes))

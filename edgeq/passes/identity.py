@@ -6,6 +6,7 @@ Each rule says why a node is a no-op from its attributes, its constants and the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -77,9 +78,26 @@ def _pad(node: onnx_ir.Node) -> int | None:
 
 
 def _slice(node: onnx_ir.Node) -> int | None:
-    """Forward steps that leave the static shape as it was have taken every element."""
+    """All of every axis it names; or forward steps that leave the static shape as it was."""
     steps = constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
-    return _same_shape(node) if steps is not None and (steps > 0).all() else None
+    if steps is None or not (steps > 0).all():
+        return None
+    return 0 if _takes_all(node, steps) else _same_shape(node)
+
+
+def _takes_all(node: onnx_ir.Node, steps: np.ndarray[Any, Any]) -> bool:
+    """From 0 in steps of 1 to the known end, or to the largest int32, which ONNX means as it."""
+    starts, ends = constant(node.inputs[1]), constant(node.inputs[2])
+    axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    if starts is None or ends is None or axes is None or starts.any() or (steps != 1).any():
+        return False
+    for axis, end in zip(axes.ravel(), ends.ravel(), strict=False):
+        known = shape is not None and -len(shape) <= axis < len(shape)
+        size = shape[int(axis)] if shape is not None and known else None
+        if end < (size if isinstance(size, int) else np.iinfo(np.int32).max):
+            return False
+    return True
 
 
 def _neutral(operand: float, *, either_side: bool) -> Callable[[onnx_ir.Node], int | None]:

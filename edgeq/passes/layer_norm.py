@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import Graph, constant, sole_consumer, static_shape
+from edgeq.ir import Graph, constant, sole_consumer
 from edgeq.passes.edit import add_initializer
 from edgeq.passes.match import Nodes, merge, number_beside, why_not_float32, why_not_merged
 from edgeq.passes.moments import Mean, deviation, maker, variance_of
@@ -47,7 +47,7 @@ def run(graph: Graph, log: Log) -> None:
         if part is None or reason is not None:
             log.refuse(node, reason or "")
             continue
-        sizes = (static_shape(mean.source) or ())[mean.axes[0] :]
+        sizes = _sizes(mean)
         gain = np.ones(1, np.float32) if part.gain is None else part.gain
         inputs = [mean.source, _store(graph, part, "gain", gain, sizes)]
         if part.offset is not None:
@@ -59,18 +59,23 @@ def run(graph: Graph, log: Log) -> None:
 
 
 def _why_not(mean: Mean, part: _Part | None) -> str | None:
-    rank, shape = len(mean.source.shape or ()), mean.source.shape or ()
+    rank, sizes = len(mean.source.shape or ()), _sizes(mean)
     if mean.axes != tuple(range(rank - len(mean.axes), rank)):
         return f"it normalizes along the axes {list(mean.axes)} of {rank}, not along the last"
-    sizes = [size for size in shape[mean.axes[0] :] if isinstance(size, int)]
     if len(sizes) != len(mean.axes):
         return "how many elements it normalizes together is not known"
     if part is None:
         return "what follows is not (x - mean) divided by it, with one reader at each step"
     for array in (part.gain, part.offset):
-        if array is not None and not _fits(array, tuple(sizes), rank):
+        if array is not None and not _fits(array, sizes, rank):
             return f"its gain or offset has the shape {list(array.shape)}"
     return why_not_float32(mean.source) or why_not_merged(part.nodes, part.root)
+
+
+def _sizes(mean: Mean) -> tuple[int, ...]:
+    """The known sizes among the last axes, as many as are normalized."""
+    shape = mean.source.shape or ()
+    return tuple(size for size in shape[mean.axes[0] :] if isinstance(size, int))
 
 
 def _fits(array: Array, sizes: tuple[int, ...], rank: int) -> bool:
@@ -174,8 +179,7 @@ def _is_of(found: Mean, mean: Mean) -> bool:
 
 def _after(part: _Part, mean: Mean) -> _Part:
     """`part` and the constant gain and offset that follow it, as far as they fit."""
-    rank, shape = len(mean.source.shape or ()), mean.source.shape or ()
-    sizes = tuple(size for size in shape[mean.axes[0] :] if isinstance(size, int))
+    rank, sizes = len(mean.source.shape or ()), _sizes(mean)
     for op_type in ("Mul", "Add"):
         node = sole_consumer(part.root.outputs[0])
         if node is None or node.op_type != op_type or node.domain != "":

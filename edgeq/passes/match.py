@@ -223,7 +223,7 @@ def merge(
     """One node in the place of `root`, with its name and output; `nodes` are taken out."""
     fused = add_node(root, op_type, inputs, attributes)
     take_over(root.outputs[0], fused.outputs[0])
-    left = [root, *(node for node in nodes if node is not root)]
+    left = list(dict.fromkeys((root, *nodes)))
     while left:
         free = [node for node in left if not any(value.uses() for value in node.outputs)]
         assert free, "a merged node has another reader"

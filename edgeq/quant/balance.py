@@ -3,7 +3,7 @@
 A vertex per int8 op, with the clamps folded into it. Cutting it from the int8 side costs what it
 takes in float, cutting it from the float side what it takes in int8; a tensor whose maker and
 readers are on different sides costs its changes. What an estimate of speed may undo is bounded:
-nine of ten layers stay in int8, and all of them where none would be left.
+nineteen of twenty layers stay in int8, and all of them where none would be left.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ DOUBTS = (0.9, 0.8, 0.7, 0.6, 0.5)
 """int8 ops are counted this much cheaper, for differences within what a table does not know; the
 first of these is taken at which few enough layers are left in float."""
 
-LAYERS_KEPT = 10
-"""One in so many layers may be left in float for speed, those left for other reasons counted."""
+LAYERS_KEPT, LEAST_LAYERS = 20, 10
+"""One in so many layers may be left in float for speed, and one of so many in any case."""
 
 _SAVED = 0.75
 """Share of a weight's bytes that int8 saves. One percent of the file is worth one percent of the
@@ -41,31 +41,54 @@ def too_dear(graph: Graph, regions: Regions, policy: Policy) -> Mapping[onnx_ir.
     if not policy.ratios:
         return {}
     prices = _Prices(graph, regions, policy)
+    layers = {node for node in prices.ops if regions.has_weights(node)}
+    reasons = _losing(prices)
+    if layers <= set(reasons):
+        return {}
+    count = len(regions.layers)
+    allowed = max(count // LAYERS_KEPT, int(count >= LEAST_LAYERS)) - len(layers & set(reasons))
+    for doubt in DOUBTS:
+        left = [node for node in prices.cut(doubt) if node not in reasons]
+        left = _without_fused(left, prices, regions)
+        if len(layers.intersection(left)) <= max(0, allowed):
+            return {node: _reason(node, policy) for node in left} | reasons
+    return reasons
+
+
+def lonely(graph: Graph, regions: Regions, policy: Policy) -> Mapping[onnx_ir.Node, str]:
+    """Node -> reason, for whole regions that cost less in float: what is left of larger ones once
+    measuring has taken ops out of them. Empty where that would leave no layer in int8."""
+    if not policy.ratios:
+        return {}
+    prices = _Prices(graph, regions, policy)
+    reasons = _losing(prices)
+    kept = any(regions.has_weights(node) for node in prices.ops if node not in reasons)
+    return reasons if kept else {}
+
+
+def _without_fused(
+    left: list[onnx_ir.Node], prices: _Prices, regions: Regions
+) -> list[onnx_ir.Node]:
+    """`left` without ops all of whose neighbours stay in int8: ONNX Runtime takes every op that has
+    an int8 kernel into int8 between DequantizeLinear and QuantizeLinear, asked or not."""
+    gone = set(left)
+    beside: dict[onnx_ir.Node, bool] = {}
+    for tensor in prices.tensors:
+        outside = tensor.maker is None or tensor.maker in gone
+        for reader in tensor.readers:
+            beside[reader] = beside.get(reader, False) or outside
+        if tensor.maker is not None:
+            reaches = tensor.others > 0 or bool(gone.intersection(tensor.readers))
+            beside[tensor.maker] = beside.get(tensor.maker, False) or reaches
+    return [node for node in left if regions.has_weights(node) or beside[node]]
+
+
+def _losing(prices: _Prices) -> dict[onnx_ir.Node, str]:
     reasons: dict[onnx_ir.Node, str] = {}
     for region in prices.regions():
         if prices.loses(region):
             reasons.update(dict.fromkeys(region, _region_reason(len(region))))
-    layers = {node for node in prices.ops if regions.has_weights(node)}
-    if layers <= set(reasons):
-        return {}
-    left = _cut(prices, layers, regions, set(reasons))
-    return {node: _reason(node, policy) for node in left} | reasons
-
-
-def _cut(
-    prices: _Prices,
-    layers: set[onnx_ir.Node],
-    regions: Regions,
-    gone: set[onnx_ir.Node],
-) -> tuple[onnx_ir.Node, ...]:
-    """What the cut leaves in float at the least doubt at which that is few enough layers."""
-    outside = len(regions.layers - layers) + len(layers & gone)
-    allowed = len(regions.layers) // LAYERS_KEPT - outside
-    for doubt in DOUBTS:
-        left = tuple(node for node in prices.cut(doubt) if node not in gone)
-        if len(layers.intersection(left)) <= max(0, allowed):
-            return left
-    return ()
+    return reasons
 
 
 def _region_reason(size: int) -> str:

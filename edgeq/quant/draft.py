@@ -74,14 +74,14 @@ def draft(
     Raises EdgeqError: [already-quantized], or [no-such-node] for a pattern that matches nothing.
     """
     _refuse_quantized(graph)
-    regions = Regions(
-        graph,
-        kept=kept_float(graph, keep_float),
-        float_nodes=float_nodes,
-        float_tensors=float_tensors,
-    )
-    regions.settle()
-    regions.leave(balance.too_dear(graph, regions, policy))
+    kept = kept_float(graph, keep_float)
+    regions = Regions(graph, kept)
+    slow = balance.too_dear(graph, regions, policy)
+    # the policy's choice does not depend on what was measured since, so that a draft with more in
+    # float never has an int8 op that the first one had not
+    regions = Regions(graph, kept, float_nodes=float_nodes, float_tensors=float_tensors)
+    regions.leave(slow)
+    regions.leave(balance.lonely(graph, regions, policy))
     ops: dict[str, OpDecision] = {}
     for node in graph.nodes():
         if node.op_type != "Constant":

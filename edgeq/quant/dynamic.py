@@ -29,7 +29,7 @@ LEAST_VALUES = 256
 """Smaller tensors stay float: scales, nodes and names take about the bytes that would be saved."""
 
 _SUM_LIMIT = 2**31 - 1
-_FLOAT = "no weights of it are stored in int8"
+_FLOAT = "it has no weights to store in int8"
 _SLOW_CONV = (
     "ONNX Runtime's `ConvInteger` takes 8 times as long as its float `Conv`: weights are stored in"
     " int8, computed in float"

@@ -12,6 +12,7 @@ FALLBACK = {
     "StemConv": "Conv",
     "GroupedConv": "Conv",
     "MatMul": "Gemm",
+    "ActivationMatMul": "Gemm",
 }
 """The kind whose row counts where a kind has none."""
 

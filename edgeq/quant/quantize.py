@@ -102,9 +102,11 @@ class _Activations:
         return {tensor: made[group[0]] for group in self.draft.ties for tensor in group}
 
     def _encoding(self, head: str) -> Encoding:
-        scale, zero_point = affine.from_range(*self._union(self.joined[head]))
+        low, high = self._union(self.joined[head])
+        scale, zero_point = affine.from_range(low, high)
+        while not self._keeps_clamps((head,), scale, zero_point):
+            scale, zero_point = affine.tighter(low, scale)
         origin = self.methods[head] + self.reason.get(head, "")
-        assert self._keeps_clamps((head,), scale, zero_point), head
         return Encoding("int8", (scale,), (zero_point,), origin=origin)
 
     def _join(self, join: Join) -> None:

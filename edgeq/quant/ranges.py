@@ -147,8 +147,7 @@ class _Moments:
         self.low = min(histogram.minimum, 0.0) / self.unit
         self.high = max(histogram.maximum, 0.0) / self.unit
         mass = _without_zeros(histogram)
-        ends = histogram.minimum / self.unit, histogram.maximum / self.unit
-        centre = np.clip(np.arange(BINS) + self.first + 0.5, *ends)
+        centre = histogram.centres() / self.unit
         self.sums = np.zeros((3, BINS + 1))
         np.cumsum([mass, mass * centre, mass * centre * centre], axis=1, out=self.sums[:, 1:])
 

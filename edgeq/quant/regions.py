@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir
 
@@ -22,10 +23,10 @@ class Regions:
     def __init__(
         self,
         graph: Graph,
-        *,
         kept: Mapping[str, str],
-        float_nodes: Mapping[str, str],
-        float_tensors: Mapping[str, str],
+        *,
+        float_nodes: Mapping[str, str] = MappingProxyType({}),
+        float_tensors: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.nodes = graph.nodes()
         tensors = _spread(self.nodes, float_tensors)
@@ -40,8 +41,9 @@ class Regions:
                 found = float_nodes.get(str(node.name)) or _touched(found, tensors) or found
             self.found[node] = found
         self.hosts: dict[onnx_ir.Node, onnx_ir.Node] = {}
+        self._settle()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Take away ops without int8 neighbours until nothing changes; each round removes some."""
         while True:
             self.hosts = self._find_hosts()
@@ -67,9 +69,12 @@ class Regions:
         return found is not None and found.layer is not None
 
     def leave(self, reasons: Mapping[onnx_ir.Node, str]) -> None:
-        """Take these nodes out of int8, and then whatever has no neighbours any more."""
-        self.found.update(reasons)
-        self.settle()
+        """Take these nodes out of int8, those that are in it, and then whatever has no neighbours
+        any more."""
+        for node, reason in reasons.items():
+            if isinstance(self.found[node], Candidate):
+                self.found[node] = reason
+        self._settle()
 
     def maker(self, value: onnx_ir.Value) -> onnx_ir.Node | None:
         """The int8 node whose codes `value` is, looking through clamps that are folded away."""

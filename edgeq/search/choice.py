@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx_ir
 
@@ -37,20 +38,24 @@ _TOKENS = 16
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to quantize. `graph` is the float graph that `plan` belongs to."""
+    """One way to quantize, and how close it came to the float model."""
 
     name: str
-    graph: Graph
     plan: QuantPlan
     score: Score
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate that was kept, and why, in words that are the same on every host."""
+    """The candidate that was kept, and why.
+
+    `reason` is the same on every host that keeps the same one, and may go into a bundle; `also` is
+    what this host added, to be told only.
+    """
 
     kept: Candidate
     reason: str
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,24 +88,28 @@ def prefers_dynamic(graph: Graph) -> bool:
     return shares(graph).other > 0
 
 
-def worth_building(graph: Graph, static: Score | None) -> tuple[str, ...]:
-    """Which candidates to compare with the static plan, whose score is `static` (None: there is
+def worth_building(graph: Graph, static_db: float | None) -> tuple[str, ...]:
+    """Which candidates to compare with the static plan, whose score is `static_db` (None: there is
     none); empty where it is kept without a comparison."""
     work = shares(graph)
     if work.total == 0 or work.linear < LINEAR_SHARE * (work.conv + work.linear):
         return ()
-    if static is not None and static.total >= ENOUGH_DB:
+    if static_db is not None and static_db >= ENOUGH_DB:
         return ()
     return (DYNAMIC, MIXED) if work.conv >= CONV_SHARE * work.total else (DYNAMIC,)
 
 
 def choose(
-    candidates: Sequence[Candidate], *, seconds: Mapping[str, float], slow: Mapping[str, str]
+    candidates: Sequence[Candidate],
+    *,
+    seconds: Mapping[str, float],
+    source: str = "",
+    slow: Mapping[str, str] = MappingProxyType({}),
 ) -> Choice:
     """The best of `candidates`, the first of which is preferred where nothing speaks against it.
 
-    `seconds` are times of one run by name, measured on a host like the target, or empty. `slow`
-    says of names why the target's engine is slower with them than in float.
+    `seconds` are relative times of one run by name, or empty; `source` says whence. `slow` says of
+    names why the target's engine is slower with them than in float.
     """
     able = [row for row in candidates if row.name not in slow] or list(candidates)
     best = max(row.score.total for row in able)
@@ -111,10 +120,11 @@ def choose(
         fastest = min(seconds[row.name] for row in good)
         good = [row for row in good if seconds[row.name] <= fastest * MARGIN_SPEED]
         if len(good) == 1:
-            return Choice(good[0], f"equally good, and {good[0].name} is faster (measured here)")
-    return Choice(good[0], f"as good as the others, and {_PREFERRED[good[0].name]}")
+            return Choice(good[0], _AS_GOOD, f"and faster, {source}")
+    return Choice(good[0], _AS_GOOD, f"and {_PREFERRED[good[0].name]}")
 
 
+_AS_GOOD = "as close to the float model as the others"
 _PREFERRED = {
     DYNAMIC: "takes no range from data",
     MIXED: "takes fewer ranges from data",

@@ -162,6 +162,8 @@ def has_int8(drafted: Draft) -> bool:
 def text(score: Score) -> str:
     """The score, and the part that lost most where there are several."""
     part, decibels = score.worst
+    if not score.parts:
+        return "not measured, the shape of every output depends on the data"
     if len(score.parts) == 1:
         return f"{decibels:.1f} dB"
     return f"{score.total:.1f} dB (`{part}` {decibels:.1f} dB)"

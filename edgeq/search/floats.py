@@ -1,9 +1,11 @@
-"""What stays in float because the build measured that it must."""
+"""What stays in float because the build measured that it must: tensors, and layers' weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from edgeq.quant.plan import reader_key
 from edgeq.search import sensitivity
 from edgeq.search.design import MARGIN_DB, Design, Designer, Floats, text
 from edgeq.search.laboratory import Group
@@ -13,61 +15,73 @@ SAMPLES = 4
 """Samples that one tensor at a time is judged on: it looks for losses of tenfold, not tenths."""
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """What is quantized alone: tensors that share their codes, or the weights of `layer`."""
+
+    group: Group
+    layer: str = ""
+
+    def reason(self, score: Score) -> str:
+        """Why it stays float, after `score` was measured with nothing but it quantized."""
+        part, decibels = score.worst
+        what = f"the weights of `{self.layer}`" if self.layer else f"`{self.group[0][0]}`"
+        return f"quantizing {what} alone leaves {decibels:.1f} dB at output `{part}`"
+
+
 def without_fragile(designer: Designer, best: Design) -> Design | str:
-    """`best` without the tensors that alone lose an output; where that is not enough, without the
-    fewest of the next ones that bring every part up to `FLOOR_DB`.
+    """`best` without what alone loses an output; where that is not enough, without the fewest of
+    the next ones that bring every part up to `FLOOR_DB`.
 
     The reason where that leaves no op in int8.
     """
     if best.score.worst[1] >= sensitivity.SAFE_DB:
         return best
-    groups = _groups(best)
-    found = _sensitivity(designer, best, groups)
-    fragile = {at: _reason(groups[at], score) for at, score in found.fragile.items()}
-    without = _left_out(designer, best, groups, fragile)
-    if isinstance(without, str):
-        return without
-    best = without
+    suspects = _suspects(best)
+    found = _sensitivity(designer, best, suspects)
+    fragile = {at: suspects[at].reason(score) for at, score in found.fragile.items()}
+    if fragile:
+        after = _left_out(designer, best, suspects, fragile)
+        if after is None:
+            return next(iter(fragile.values()))
+        if after.score.total >= best.score.total + MARGIN_DB:
+            best = _kept(designer, after, fragile)
     if best.score.worst[1] >= sensitivity.FLOOR_DB:
         return best
     rest = sorted(found.alone.keys() - fragile.keys(), key=lambda at: _key(found.alone[at], at))
     count = 1
     while count <= len(rest):
-        chosen = {at: _reason(groups[at], found.alone[at]) for at in rest[:count]}
-        tried = _left_out(designer, best, groups, chosen)
-        if isinstance(tried, str):
+        more = {at: suspects[at].reason(found.alone[at]) for at in rest[:count]}
+        after = _left_out(designer, best, suspects, more)
+        if after is None:
             break
-        if tried.score.worst[1] >= sensitivity.FLOOR_DB:
-            return tried
+        if after.score.worst[1] >= sensitivity.FLOOR_DB:
+            return _kept(designer, after, more)
         count *= 2
     return best
 
 
 def _left_out(
-    designer: Designer, best: Design, groups: Sequence[Group], reasons: Mapping[int, str]
-) -> Design | str:
-    """`best` with these groups in float, where that is better; a reason where nothing is left."""
-    if not reasons:
-        return best
-    tensors = dict(best.floats.tensors)
+    designer: Designer, best: Design, suspects: Sequence[Suspect], reasons: Mapping[int, str]
+) -> Design | None:
+    """`best` with these in float; None where no op would be int8 any more."""
+    tensors, nodes = dict(best.floats.tensors), dict(best.floats.nodes)
     for at, reason in reasons.items():
-        tensors.update({tensor: reason for tensor, _ in groups[at]})
+        if suspects[at].layer:
+            nodes[suspects[at].layer] = reason
+        else:
+            tensors.update({tensor: reason for tensor, _ in suspects[at].group})
+    return designer.redesigned("float", best, Floats(tensors, nodes))
+
+
+def _kept(designer: Designer, after: Design, reasons: Mapping[int, str]) -> Design:
     count = len(reasons)
-    after = designer.redesigned("float", best, Floats(tensors, best.floats.nodes))
-    if after is None:
-        return next(iter(reasons.values()))
-    if after.score.total < best.score.total + MARGIN_DB:
-        return best
     designer.journal.decided(
         f"{count} tensor{'s' * (count > 1)} in float, {after.method} ranges",
         f"{text(after.score)}; {next(iter(reasons.values()))}",
     )
+    designer.journal.floats += count
     return after
-
-
-def _reason(group: Group, score: Score) -> str:
-    part, decibels = score.worst
-    return f"quantizing `{group[0][0]}` alone leaves {decibels:.1f} dB at output `{part}`"
 
 
 def _key(score: Score, at: int) -> tuple[float, int]:
@@ -75,24 +89,31 @@ def _key(score: Score, at: int) -> tuple[float, int]:
     return round(score.worst[1], 1), at
 
 
-def _groups(design: Design) -> list[Group]:
-    """Tensors that share their codes, each with its encoding: what is quantized together."""
+def _suspects(design: Design) -> list[Suspect]:
+    """Tensors in topological order, then the layers' weights (those two layers share left out)."""
+    encodings = design.plan.tensors
     groups = [
-        [(name, design.plan.tensors[name]) for name in tie if name in design.plan.tensors]
-        for tie in design.draft.ties
+        [(name, encodings[name]) for name in tie if name in encodings] for tie in design.draft.ties
     ]
-    return [group for group in groups if group]
+    weights = [layer.weight for layer in design.draft.layers]
+    return [Suspect(group) for group in groups if group] + [
+        Suspect([(layer.weight, encodings[layer.weight])], layer.node)
+        for layer in design.draft.layers
+        if weights.count(layer.weight) == 1
+        and layer.weight in encodings
+        and reader_key(layer.weight, layer.node) not in encodings
+    ]
 
 
 def _sensitivity(
-    designer: Designer, best: Design, groups: Sequence[Group]
+    designer: Designer, best: Design, suspects: Sequence[Suspect]
 ) -> sensitivity.Sensitivity:
     trials = designer.trials
     count = min(SAMPLES, len(trials.samples))
     limit = sensitivity.trial_limit(best.graph, count)
-    with designer.lab.switched(best.graph, groups) as model:
+    with designer.lab.switched(best.graph, [suspect.group for suspect in suspects]) as model:
         found = sensitivity.find(
-            lambda on: trials.of_switches(model, on, count), len(groups), limit
+            lambda on: trials.of_switches(model, on, count), len(suspects), limit
         )
     designer.journal.count(found.trials)
     if found.left:

@@ -15,7 +15,7 @@ MOST_ENTRIES = 60
 class Journal:
     """Filled in order. `notes` go into the bundle, so they hold no measured number: a score's last
     digit may hang on a host's float kernels, and a bundle must not. `kept` names the transforms
-    that were kept, in a word or two each.
+    that were kept, in a word or two each; `floats` counts tensors left in float.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -23,6 +23,7 @@ class Journal:
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     trials: int = 0
+    floats: int = 0
 
     def tried(self, step: str, choice: str, score: Score) -> None:
         """One plan that was measured."""
@@ -42,7 +43,7 @@ class Journal:
         """`score` is that of the plan that was kept, None where none was."""
         parts = {} if score is None else score.parts
         return {
-            "score_db": None if score is None else _tenth(score.total),
+            "score_db": None if score is None or not score.parts else _tenth(score.total),
             "parts": [{"name": name, "sqnr_db": _tenth(db)} for name, db in parts.items()],
             "plans": self.trials,
             "tried": self.entries[:MOST_ENTRIES],

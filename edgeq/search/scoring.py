@@ -40,17 +40,23 @@ class Parts:
 
     `is_distribution`: rows of probabilities that sum to 1, scored as logarithms. A softmax hides
     what its inputs lost wherever one class is sure, and shows it where the next sample is not.
+    `gate` = (axis, index): the one part that is a single slice and holds 0..1, a detector's
+    objectness. It weighs the others, whose values mean nothing where there is no object.
     """
 
     output: str
     names: tuple[str, ...]
     labels: NDArray[np.int16] | None
     is_distribution: bool = False
+    gate: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """SQNR in dB per part, and in all: -10 log10 of the mean over parts of noise / signal."""
+    """SQNR in dB per part, and in all: -10 log10 of the mean over parts of noise / signal.
+
+    Parts that were never comparable are not in it; `BEST_DB` where none was.
+    """
 
     parts: Mapping[str, float]
     total: float
@@ -58,6 +64,8 @@ class Score:
     @property
     def worst(self) -> tuple[str, float]:
         """The part that lost most, and its SQNR in dB."""
+        if not self.parts:
+            return "", BEST_DB
         name = min(self.parts, key=lambda part: self.parts[part])
         return name, self.parts[name]
 
@@ -70,16 +78,35 @@ def parts(graph: Graph) -> tuple[Parts, ...]:
 def refined(
     outputs: Sequence[Parts], references: Sequence[Mapping[str, NDArray[Any]]]
 ) -> tuple[Parts, ...]:
-    """`outputs` with those marked whose every value in `references` says they are distributions."""
-    return tuple(
-        replace(
-            output,
-            is_distribution=output.labels is None
-            and bool(references)
-            and all(_is_distribution(reference[output.output]) for reference in references),
+    """`outputs` with what only values tell, those of every one of `references`."""
+    return tuple(_refined(output, [row[output.output] for row in references]) for output in outputs)
+
+
+def _refined(output: Parts, arrays: Sequence[NDArray[Any]]) -> Parts:
+    if not arrays:
+        return output
+    if output.labels is None:
+        return replace(output, is_distribution=all(_is_distribution(array) for array in arrays))
+    slices = [_lone_slice(output.labels, label) for label in range(len(output.names))]
+    gates = [at for at in slices if at is not None and all(_is_share(a, *at) for a in arrays)]
+    return replace(output, gate=gates[0]) if len(gates) == 1 else output
+
+
+def _lone_slice(labels: NDArray[np.int16], label: int) -> tuple[int, int] | None:
+    """(axis, index) where the elements of `label` are all there is at one index of one axis."""
+    chosen = labels == label
+    for axis, size in enumerate(labels.shape):
+        places = np.flatnonzero(
+            chosen.any(axis=tuple(at for at in range(labels.ndim) if at != axis))
         )
-        for output in outputs
-    )
+        if size > 1 and places.size == 1 and bool(chosen.take(places[0], axis).all()):
+            return axis, int(places[0])
+    return None
+
+
+def _is_share(array: NDArray[Any], axis: int, index: int) -> bool:
+    values = array.take(index, axis)
+    return bool(values.size) and bool(values.min() >= 0.0) and bool(values.max() <= 1.0)
 
 
 def _is_distribution(array: NDArray[Any]) -> bool:
@@ -97,6 +124,7 @@ class Meter:
         self._outputs = outputs
         self._noise = [np.zeros(len(output.names)) for output in outputs]
         self._signal = [np.zeros(len(output.names)) for output in outputs]
+        self._seen = [False] * len(outputs)
 
     def add(
         self, reference: Mapping[str, NDArray[Any]], candidate: Mapping[str, NDArray[Any]]
@@ -104,6 +132,9 @@ class Meter:
         """Count one run: `reference` of the float model, `candidate` of the artifact."""
         for at, output in enumerate(self._outputs):
             wanted, got = reference[output.output], candidate[output.output]
+            if wanted.shape != got.shape:
+                continue  # its shape depends on the data: the check tells that it was not compared
+            self._seen[at] = True
             if output.is_distribution:
                 wanted, got = _logarithms(wanted), _logarithms(got)
             noise, signal = _energies(wanted, got)
@@ -112,6 +143,9 @@ class Meter:
                 self._noise[at] += noise.sum()
                 self._signal[at] += signal.sum()
                 continue
+            if output.gate is not None:
+                weight = _weights(wanted, output.gate)
+                noise, signal = noise * weight, signal * weight
             chosen = labels != _NOBODY
             size = len(output.names)
             where = labels[chosen]
@@ -125,7 +159,8 @@ class Meter:
             for name, noise, signal in zip(
                 output.names, self._noise[at], self._signal[at], strict=True
             ):
-                ratios[name] = _ratio(float(noise), float(signal))
+                if self._seen[at]:
+                    ratios[name] = _ratio(float(noise), float(signal))
         mean = sum(ratios.values()) / max(1, len(ratios))
         return Score({name: _decibels(ratio) for name, ratio in ratios.items()}, _decibels(mean))
 
@@ -135,20 +170,25 @@ def _energies(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per element: squared error and squared value; of integers, whether they differ, and 1.
 
-    Where the float model's own value is not finite (a mask) there is nothing to compare. A shape
-    that came out otherwise is all noise.
+    Where the float model's own value is not finite (a mask) there is nothing to compare.
     """
     if wanted.dtype.kind != "f":
-        unequal = np.ones(wanted.shape) if wanted.shape != got.shape else wanted != got
-        return np.asarray(unequal, np.float64), np.ones(wanted.shape)
+        return np.asarray(wanted != got, np.float64), np.ones(wanted.shape)
     signal = np.square(wanted.astype(np.float64))
-    if wanted.shape != got.shape:
-        return np.where(np.isfinite(signal), signal, 0.0), np.where(np.isfinite(signal), signal, 0)
     known = np.isfinite(wanted)
     with np.errstate(invalid="ignore", over="ignore"):
         noise = np.square(got.astype(np.float64) - wanted)
     noise = np.where(np.isfinite(noise), noise, math.inf)
     return np.where(known, noise, 0.0), np.where(known, signal, 0.0)
+
+
+def _weights(wanted: NDArray[Any], gate: tuple[int, int]) -> NDArray[np.float64]:
+    """What an error counts: the gate's own as it is, the others' as far as the gate is open."""
+    axis, index = gate
+    opened = np.square(wanted.take([index], axis).astype(np.float64))
+    weights = np.broadcast_to(opened, wanted.shape).copy()
+    np.moveaxis(weights, axis, 0)[index] = 1.0
+    return weights
 
 
 def _logarithms(rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -170,7 +210,7 @@ def _fitting(output: Parts, shape: tuple[int, ...]) -> NDArray[np.int16] | None:
 def _ratio(noise: float, signal: float) -> float:
     if noise == 0.0:
         return 0.0
-    worst = 10.0 ** (-WORST_DB / 10.0)
+    worst = math.pow(10.0, -WORST_DB / 10.0)
     return worst if signal == 0.0 else min(noise / signal, worst)
 
 

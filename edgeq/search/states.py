@@ -6,6 +6,7 @@ last one left. So a candidate is run in closed loop, as it will be used, beside 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,16 @@ FRAMES = 512
 """Samples that a closed loop runs over, in their order."""
 
 AGREE = 0.995
-"""Share of decisions (the largest class, or the side of 0.5) that must be float's: a candidate is
-to keep 99 % over any length, and what it shows on `FRAMES` frames is a little better than that."""
+"""Share of decisions (the largest class, a probability's side of 0.5) that must be float's: 99 % is
+to hold over any length, and what a candidate shows on `FRAMES` frames is a little better."""
 
-STEADY_DB = 25.0
-"""... and the least SQNR of any output in the loop: samples may hold few decisions. A voice detector
-that loses 2 % of them over a minute shows 20 to 23 dB."""
+STEADY_DB = 30.0
+"""... and the least SQNR of any output in the loop, as samples may hold few hard decisions: a voice
+detector that loses 2 % of them over a minute shows 20 to 25 dB, and 29 dB on its first ten seconds.
+"""
+
+LEAST_FRAMES = 300
+"""Fewer frames show nothing: with so many alike, 99 % are (rule of three, at 95 % confidence)."""
 
 _WORDS = frozenset(
     ("in", "input", "out", "output", "next", "new", "prev", "previous", "last", "past", "present")
@@ -56,7 +61,8 @@ class Loop:
     @property
     def is_steady(self) -> bool:
         """Whether the candidate stays with the float model."""
-        return self.agreement >= AGREE and self.sqnr_db >= STEADY_DB
+        enough = self.frames >= LEAST_FRAMES
+        return enough and self.agreement >= AGREE and self.sqnr_db >= STEADY_DB
 
 
 def find_states(graph: Graph) -> tuple[State, ...]:
@@ -77,10 +83,9 @@ def run_loop(
     reference: Runner, candidate: Runner, states: Sequence[State], samples: Iterable[Feeds]
 ) -> Loop:
     """Run both over `samples` in order, each fed with its own states from the second one on."""
-    names: Mapping[str, str] = {state.output: state.input for state in states}
-    noise: dict[str, float] = {}
-    signal: dict[str, float] = {}
-    equal = total = frames = 0
+    names = {state.output: state.input for state in states}
+    sums: dict[str, _Sums] = {}
+    frames = 0
     wanted: Feeds = {}
     got: Feeds = {}
     for feeds in islice(samples, FRAMES):
@@ -88,17 +93,44 @@ def run_loop(
         got = candidate.run({**feeds, **_fed_back(got, names)})
         frames += 1
         for name, array in wanted.items():
-            if name in names or array.dtype.kind != "f":
-                continue
-            other = got[name].astype(np.float64)
-            noise[name] = noise.get(name, 0.0) + float(np.square(other - array).sum())
-            signal[name] = signal.get(name, 0.0) + float(np.square(array.astype(np.float64)).sum())
-            same = _decisions(array) == _decisions(got[name])
-            equal += int(np.count_nonzero(same))
-            total += same.size
-    worst = max((_ratio(noise[name], signal[name]) for name in noise), default=0.0)
-    decibels = 120.0 if worst == 0.0 else -10.0 * float(np.log10(worst))
-    return Loop(frames, decibels, equal / total if total else 1.0)
+            if name not in names and array.dtype.kind == "f" and array.size:
+                sums.setdefault(name, _Sums()).add(array, got[name])
+    worst = max((_ratio(row.noise, row.signal) for row in sums.values()), default=0.0)
+    decided = [row for row in sums.values() if row.decides]
+    total = sum(row.decisions for row in decided)
+    agreement = sum(row.equal for row in decided) / total if total else 1.0
+    return Loop(frames, 120.0 if worst == 0.0 else -10.0 * math.log10(worst), agreement)
+
+
+@dataclass
+class _Sums:
+    """What one output of both models has summed up to so far."""
+
+    noise: float = 0.0
+    signal: float = 0.0
+    equal: int = 0
+    decisions: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    lone: bool = True
+
+    @property
+    def decides(self) -> bool:
+        """Rows of scores do, by the largest; lone values only where they are probabilities."""
+        return not self.lone or (self.low >= 0.0 and self.high <= 1.0)
+
+    def add(self, wanted: NDArray[Any], got: NDArray[Any]) -> None:
+        exact, other = wanted.astype(np.float64), got.astype(np.float64)
+        self.noise += float(np.square(other - exact).sum())
+        self.signal += float(np.square(exact).sum())
+        self.low, self.high = min(self.low, float(exact.min())), max(self.high, float(exact.max()))
+        self.lone = wanted.ndim == 0 or wanted.shape[-1] == 1
+        if self.lone:
+            same = (exact > 0.5) == (other > 0.5)
+        else:
+            same = exact.argmax(axis=-1) == other.argmax(axis=-1)
+        self.equal += int(np.count_nonzero(same))
+        self.decisions += int(np.size(same))
 
 
 def _fed_back(outputs: Feeds, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
@@ -107,13 +139,6 @@ def _fed_back(outputs: Feeds, names: Mapping[str, str]) -> dict[str, NDArray[Any
 
 def _ratio(noise: float, signal: float) -> float:
     return 0.0 if noise == 0.0 else noise / max(signal, 1e-30)
-
-
-def _decisions(array: NDArray[Any]) -> NDArray[Any]:
-    """What a user would decide by: the largest of a row, or which side of 0.5 a lone value is."""
-    if array.ndim and array.shape[-1] > 1:
-        return np.asarray(array.argmax(axis=-1))
-    return np.asarray(array > 0.5)
 
 
 def _stem(name: str) -> str:

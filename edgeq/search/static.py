@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from edgeq.ir import Graph
 from edgeq.quant.calibrate import Statistics, calibrate
 from edgeq.quant.draft import Draft, draft
+from edgeq.quant.joins import unlike
 from edgeq.quant.plan import QuantPlan
 from edgeq.quant.rules import HEAVY
-from edgeq.search import floats, states, transforms
+from edgeq.search import decisions, floats, states, transforms
 from edgeq.search.design import Design, Designer, Floats, Options, Samples, has_int8, text
 from edgeq.search.journal import Journal
 from edgeq.search.laboratory import Laboratory
@@ -52,6 +53,7 @@ class Found:
     journal: Journal
     summary: str
     left_float: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def drafted(graph: Graph, options: Options) -> Draft:
@@ -75,19 +77,18 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
     journal = Journal()
     trials = Trials(lab, begun.graph, samples.kept)
     designer = Designer(lab, trials, samples, options, journal)
-    best = designer.designed("ranges", begun.graph, begun.statistics, begun.draft, Floats())
-    journal.decided(f"{best.method} ranges", text(best.score))
+    best = _first(designer, begun)
     if best.score.total < ENOUGH_DB:
-        best = transforms.improved(designer, best)
+        best = transforms.improved(designer, best, ENOUGH_DB)
         rest = floats.without_fragile(designer, best)
         if isinstance(rest, str):
             return _left_float(designer, begun, best, rest)
         best = rest
     if best.score.total < ENOUGH_DB:
         best = transforms.corrected(designer, best)
-    drift = _drift(lab, begun.graph, best, samples)
-    if drift:
-        return _left_float(designer, begun, best, drift)
+    drifted = drift(lab, begun.graph, best.graph, best.plan, samples)
+    if drifted:
+        return _left_float(designer, begun, best, drifted)
     return Found(
         graph=best.graph,
         draft=best.draft,
@@ -96,18 +97,50 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         score=best.score,
         journal=journal,
         summary=_summary(best, journal),
+        warnings=_other_decisions(designer, begun.graph, best),
     )
 
 
-def _drift(lab: Laboratory, graph: Graph, best: Design, samples: Samples) -> str:
-    """Why `best` is not for use with its state fed back, or nothing."""
+def _other_decisions(designer: Designer, graph: Graph, best: Design) -> tuple[str, ...]:
+    """Warnings where `best` decides otherwise than the float model on too many samples."""
+    lab, trials = designer.lab, designer.trials
+    count = decisions.sample_count(graph, len(trials.samples))
+    with lab.float_model(graph) as reference, lab.artifact(best.graph, best.plan) as candidate:
+        found = decisions.compare(reference, candidate, trials.parts, designer.samples, count)
+    return tuple(agreement.warning for agreement in found if agreement.warning)
+
+
+def _first(designer: Designer, begun: Start) -> Design:
+    """The best range method, with Concats of unlike operands in float: no method suits those."""
+    apart = Floats(nodes=unlike(begun.graph, begun.draft, begun.statistics))
+    drafted = designer.drafted(begun.graph, apart) if apart.nodes else begun.draft
+    if not has_int8(drafted):
+        apart, drafted = Floats(), begun.draft
+    statistics = designer.seen(begun.graph, begun.statistics, drafted)
+    best = designer.designed("ranges", begun.graph, statistics, drafted, apart)
+    if apart.nodes:
+        designer.journal.decided(f"{len(apart.nodes)} nodes in float for Concats of unlike ranges")
+    designer.journal.decided(f"{best.method} ranges", text(best.score))
+    return best
+
+
+def drift(
+    lab: Laboratory, graph: Graph, transformed: Graph, plan: QuantPlan, samples: Samples
+) -> str:
+    """Why a plan must not be used with the model's state fed back; "" where it may, or there is
+    no state. `graph` is the float model, `transformed` the graph of the plan."""
     found = states.find_states(graph)
     if not found:
         return ""
-    with lab.float_model(graph) as reference, lab.artifact(best.graph, best.plan) as candidate:
+    with lab.float_model(graph) as reference, lab.artifact(transformed, plan) as candidate:
         loop = states.run_loop(reference, candidate, found, samples)
     if loop.is_steady:
         return ""
+    if loop.frames < states.LEAST_FRAMES:
+        return (
+            f"`{found[0].output}` is fed back as `{found[0].input}`, and {loop.frames} samples in "
+            f"a row cannot show that nothing drifts: {states.LEAST_FRAMES} can"
+        )
     return (
         f"with `{found[0].output}` fed back as `{found[0].input}` over {loop.frames} samples, "
         f"{loop.agreement:.1%} of decisions are float's, {loop.sqnr_db:.1f} dB"
@@ -134,7 +167,6 @@ def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> 
 def _summary(best: Design, journal: Journal) -> str:
     """`p99.99 ranges, 1 tensor in float, bias corrected: 13.2 dB`."""
     words = [f"{best.method} ranges"]
-    reasons = len(set(best.floats.tensors.values()))
-    if reasons:
-        words.append(f"{reasons} tensor{'s' * (reasons > 1)} in float")
+    if journal.floats:
+        words.append(f"{journal.floats} tensor{'s' * (journal.floats > 1)} in float")
     return f"{', '.join((*words, *journal.kept))}: {best.score.total:.1f} dB"

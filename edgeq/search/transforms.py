@@ -6,7 +6,7 @@ real MobileNet from 87.5 to 48.4 % (notes quant-quality 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.ir import Graph
-from edgeq.quant.algorithms.bias import correct
+from edgeq.quant.algorithms.bias import correct, input_means
 from edgeq.quant.algorithms.equalize import equalize
 from edgeq.quant.algorithms.inputs import layer_inputs
 from edgeq.quant.algorithms.smooth import smooth
 from edgeq.quant.algorithms.transform import Transformed
 from edgeq.quant.calibrate import calibrate_channels
-from edgeq.quant.observers.channels import ChannelStatistics
 from edgeq.search.design import MARGIN_DB, Design, Designer, text
 
 EXACT_DB = 40.0
@@ -40,26 +39,46 @@ Peaks = Mapping[str, NDArray[Any]]
 Make = Callable[[Graph], Transformed]
 
 
-def improved(designer: Designer, best: Design) -> Design:
-    """`best` with the transforms that raise its score, recalibrated on all samples."""
-    peaks = {name: found.peak for name, found in _channels(designer, best.graph).items()}
-    for name, make in _variants(best, peaks):
-        best = _tried(designer, best, name, make)
+def improved(designer: Designer, best: Design, enough_db: float) -> Design:
+    """`best` with the transforms that raise its score, recalibrated on all samples; the gentler are
+    tried first, and none any more once the score is `enough_db`."""
+    peaks = _peaks(designer, best.graph)
+    for name, make in VARIANTS.items():
+        if best.score.total >= enough_db:
+            break
+        transform = make(best, peaks)
+        after = best if transform is None else _tried(designer, best, name, transform)
+        if after is not best:
+            best, peaks = after, _peaks(designer, after.graph)
     return best
 
 
-def _variants(best: Design, peaks: Peaks) -> Iterator[tuple[str, Make]]:
-    """Name and function of what is worth trying, the gentler first."""
-    yield "equalized", partial(equalize)
-    yield "equalized by activations", partial(equalize, channel_maxima=peaks)
-    if best.score.total < POOR_DB:
-        yield "equalized widely", partial(equalize, clamp=WIDE)
-        yield (
-            "equalized widely by activations",
-            partial(equalize, channel_maxima=peaks, clamp=WIDE),
-        )
-    if any(_skew(peak) > SKEWED for peak in peaks.values()):
-        yield "smoothed", partial(smooth, channel_maxima=peaks)
+def _by_weights(best: Design, peaks: Peaks) -> Make:
+    return equalize
+
+
+def _by_activations(best: Design, peaks: Peaks) -> Make:
+    return partial(equalize, channel_maxima=peaks, clips=True)
+
+
+def _widely(best: Design, peaks: Peaks) -> Make | None:
+    return partial(equalize, clamp=WIDE) if best.score.total < POOR_DB else None
+
+
+def _smoothed(best: Design, peaks: Peaks) -> Make | None:
+    skewed = any(_skew(peak) > SKEWED for peak in peaks.values())
+    return partial(smooth, channel_maxima=peaks) if skewed else None
+
+
+VARIANTS: Mapping[str, Callable[[Design, Peaks], Make | None]] = {
+    "equalized": _by_weights,
+    "equalized by activations": _by_activations,
+    "equalized widely": _widely,
+    "smoothed": _smoothed,
+}
+"""What is tried, the gentler first: how the transform is made of a design and its channels' peaks,
+None where it is not worth a try. By activations pairs with a ReLU6 between them take part: their
+factors are exact on all that was measured."""
 
 
 def _tried(designer: Designer, best: Design, name: str, make: Make) -> Design:
@@ -99,11 +118,9 @@ def corrected(designer: Designer, best: Design) -> Design:
     """`best` with biases that undo the mean error of each layer's output, where that is better."""
     graph = best.graph
     tensors = layer_inputs(graph)
-    extra = tuple(name for name in tensors if graph.value(name) is not None)
-    wanted = {name: found.mean for name, found in _channels(designer, graph).items()}
-    with designer.lab.artifact(graph, best.plan, extra) as model:
-        got = calibrate_channels(model, designer.trials.samples, tensors)
-    made = correct(graph, best.plan, wanted, {name: found.mean for name, found in got.items()})
+    with designer.lab.float_model(graph, tuple(tensors)) as model:
+        means = input_means(model, designer.trials.samples, best.plan, tensors)
+    made = correct(graph, best.plan, means.plain, means.rounded)
     if not made.changed:
         return best
     drafted = designer.drafted(made.graph, best.floats)
@@ -119,11 +136,12 @@ def corrected(designer: Designer, best: Design) -> Design:
     return after
 
 
-def _channels(designer: Designer, graph: Graph) -> dict[str, ChannelStatistics]:
-    """Per channel, what the layers of the float `graph` read, over the kept samples."""
+def _peaks(designer: Designer, graph: Graph) -> Peaks:
+    """max |x| per channel of what the layers of the float `graph` read, over the kept samples."""
     tensors = layer_inputs(graph)
     with designer.lab.float_model(graph, tuple(tensors)) as model:
-        return calibrate_channels(model, designer.trials.samples, tensors)
+        found = calibrate_channels(model, designer.trials.samples, tensors)
+    return {name: channels.peak for name, channels in found.items()}
 
 
 def _skew(peak: NDArray[Any]) -> float:

@@ -166,7 +166,28 @@ def test_failed_gate_with_strict_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_garbage_without_a_metric_fails_a_gate_of_its_own(
+def test_garbage_without_a_metric_fails_a_gate_of_its_own(save: Callable[..., Path]) -> None:
+    # One weight, for a channel that is always zero, sets the scale: nothing is left of the others.
+    # Where data is given the search would leave such a layer in float.
+    w = np.full((16, 16, 1, 1), 0.01, np.float32)
+    w[:, 0] = 1e4
+    zero = np.ones((1, 16, 1, 1), np.float32)
+    zero[:, 0] = 0
+    model = save(
+        """g (float[N,16,8,8] image) => (float[N,16,8,8] y) {
+            rest = Mul (image, zero)
+            y = Conv (rest, w) }""",
+        w=w,
+        zero=zero,
+    )
+    settings = BuildSettings(weights="int8", acts="fp32")
+    built = edgeq.build(model, target="rpi5", precision="int8", settings=settings)
+    assert built.outcome == "garbage"
+    assert built.exit_code == 1
+    assert any("below 5 dB" in warning for warning in built.warnings)
+
+
+def test_what_would_be_garbage_alone_stays_float(
     save: Callable[..., Path], images: np.ndarray
 ) -> None:
     # The output is a small difference of two large numbers: 8 bits hold nothing of it.
@@ -181,9 +202,11 @@ def test_garbage_without_a_metric_fails_a_gate_of_its_own(
         minus=np.full((1, 3, 1, 1), -1e4, np.float32),
     )
     built = edgeq.build(model, target="rpi5", precision="int8", data=images)
-    assert built.outcome == "garbage"
-    assert built.exit_code == 1
-    assert any("below 5 dB" in warning for warning in built.warnings)
+    assert (built.outcome, built.precision, built.exit_code) == ("built", "fp32", 0)
+    (warning,) = built.warnings
+    assert "the artifact is float, because int8 was not possible" in warning
+    assert "quantizing `a` alone leaves" in warning
+    assert all(output.sqnr_db is None for output in built.fidelity.outputs)
 
 
 def test_no_smaller_than_float_is_a_warning_and_exit_0(

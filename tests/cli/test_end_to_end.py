@@ -28,6 +28,7 @@ BUILDS = {
     "int8-verbose": ((*MEASURED, "-v"), 0),
     "int8-quiet": ((*MEASURED, "-q"), 0),
     "fp32": (("build", "tiny.onnx", "-t", "x86-avx2", "--fp32"), 0),
+    "fp16": (("build", "tiny.onnx", "-t", "rpi5", "--fp16"), 0),
     "auto-without-data": (("build", "tiny.onnx", "-t", "rpi5"), 0),
     "auto-with-data": (("build", "tiny.onnx", "-t", "rpi5", "-d", "calib.npz"), 0),
     "synthetic": (("build", "tiny.onnx", "-t", "rpi4", "--int8", "--synthetic-data"), 0),

@@ -1,6 +1,8 @@
 """The registry: every row imports, every miss is told, packages add and never replace."""
 
 import inspect
+import json
+from importlib import resources
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -30,6 +32,16 @@ def test_the_algorithms_are_those_that_the_quantizer_knows() -> None:
     assert tuple(registry.ALGORITHMS) == METHODS
     parameters = inspect.signature(registry.resolve("algorithms", "minmax")).parameters
     assert {"method", "pair_safe"} <= set(parameters)
+
+
+@pytest.mark.parametrize("schema", ["edgeq.build-1", "edgeq.plan-1"])
+def test_results_may_name_every_algorithm(schema: str) -> None:
+    text = resources.files("edgeq").joinpath(f"schemas/{schema}.json").read_text()
+    calibration = json.loads(text)["$defs"]["calibration"]
+    assert set(calibration["properties"]["method"]["enum"]) <= set(registry.ALGORITHMS)
+    assert {"minmax", "p99.999", "p99.99", "p99.9", "mse", "kl"} <= set(
+        calibration["properties"]["method"]["enum"]
+    )
 
 
 @pytest.mark.parametrize(

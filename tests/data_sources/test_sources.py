@@ -387,14 +387,9 @@ def test_a_misfit_in_a_folder_is_found_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "specs", "slug", "text"),
     [
-        ("cat.png", {}, "needs-preprocess", "cat.png is an image, and nothing says how"),
-        (
-            "cat.JPG",
-            {"image": SPEC},
-            "bad-data",
-            "cat.JPG is an image file, which edgeq does not decode",
-        ),
-        ("notes.txt", {}, "bad-data", "`notes.txt` is not a .npy file"),
+        ("cat.png", {}, "bad-data", "holds images and .npy files, `0.npy` for one"),
+        ("cat.JPG", {"image": SPEC}, "bad-data", "holds images and .npy files, `0.npy` for one"),
+        ("notes.txt", {}, "bad-data", "`notes.txt` is neither a .npy file, nor an image, nor"),
     ],
 )
 def test_other_files_in_a_folder_are_named(
@@ -406,7 +401,9 @@ def test_other_files_in_a_folder_are_named(
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    assert refused("bad-data", tmp_path, IMAGE).message == f"{tmp_path} holds no .npy files"
+    assert refused("bad-data", tmp_path, IMAGE).message == (
+        f"{tmp_path} holds no .npy files and no images"
+    )
 
 
 @pytest.mark.parametrize("name", ["/etc", "../..", "a/b", ".."])
@@ -555,7 +552,7 @@ def test_a_single_npy_is_samples(tmp_path: Path) -> None:
         ("no/such/folder", "bad-data", "no/such/folder: no such file or folder"),
         ({"image": np.array([object()])}, "bad-data", "array `image` has the type object, which no model takes"),
         ({"image": np.array([1j])}, "bad-data", "array `image` has the type complex128"),
-        (__file__, "bad-data", "is neither an .npz, a .npy, a folder of .npy nor file.py:function"),
+        (__file__, "bad-data", "is neither an .npz, a .npy, an image, a folder of .npy or images, nor file.py:function"),
     ],
 )  # fmt: skip
 def test_nonsense_is_told(spec: Any, slug: str, message: str) -> None:

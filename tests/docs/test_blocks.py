@@ -14,6 +14,7 @@ PAGES = (
     "README.md",
     "docs/guide.md",
     "examples/digits/README.md",
+    "examples/sentence-similarity/README.md",
     "runtimes/python/README.md",
     "CONTRIBUTING.md",
 )

@@ -196,3 +196,14 @@ def test_where_a_range_does_a_clamps_work(bound: float, upper: bool, ends: bool)
     """Scale 0.1 and zero point -128 hold 0.0 .. 25.5."""
     # A lower bound of 0.049 rounds to the code of 0.0, so clamping there changes nothing.
     assert affine.ends_at(bound, 0.1, -128, upper=upper) is ends
+
+
+@given(st.floats(2.0**-50, 2.0**50), st.floats(-1e4, 0.0))
+def test_the_tighter_scale_is_the_next_below(value: float, low: float) -> None:
+    scale = float(affine.round_up_scale(value))
+    smaller, zero_point = affine.tighter(low, scale)
+    assert smaller < scale
+    assert float(affine.round_up_scale(smaller)) == smaller  # of as many bits
+    above = float(np.nextafter(np.float64(smaller), np.inf))
+    assert float(affine.round_up_scale(above)) == scale  # and nothing between the two
+    assert zero_point == np.clip(np.rint(-128 - low / smaller), -128, 127)

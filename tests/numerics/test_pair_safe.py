@@ -86,3 +86,15 @@ def test_a_safe_row_keeps_its_scale_and_the_input_is_not_changed() -> None:
     assert safe[0] == 1.0
     assert safe[1] > 1.9
     assert plain.tolist() == [1.0, 1.0]
+
+
+@given(ROWS, st.sampled_from([np.float32, np.float64, np.int8]))
+def test_the_peak_is_the_largest_sum_of_one_sign(rows: np.ndarray, dtype: type) -> None:
+    """As it is defined: positive parts of neighbours together, negative parts together."""
+    rows = rows.astype(dtype)
+    wide = np.zeros((rows.shape[0], rows.shape[1] + rows.shape[1] % 2))
+    wide[:, : rows.shape[1]] = rows
+    even, odd = wide[:, 0::2], wide[:, 1::2]
+    positive = np.maximum(even, 0) + np.maximum(odd, 0)
+    negative = np.maximum(-even, 0) + np.maximum(-odd, 0)
+    np.testing.assert_array_equal(pair_peak(rows), np.maximum(positive, negative).max(axis=1))

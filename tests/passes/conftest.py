@@ -56,14 +56,24 @@ def ops() -> Callable[[Graph], list[str]]:
 
 
 @pytest.fixture
+def inside() -> Callable[[Graph], dict[str, list[str]]]:
+    """The operators in each body, by where it lies."""
+    return lambda graph: {
+        place: [node.op_type for node in body.nodes()] for place, body in graph.bodies()
+    }
+
+
+@pytest.fixture
 def apply() -> Callable[..., tuple[Graph, dict[str, str], list[str]]]:
     """apply(pass, graph): the graph after that one pass, what it refused, what it changed."""
     from edgeq.ir import check
+    from edgeq.passes import prepare_bodies, run_everywhere
     from edgeq.passes.report import Log
 
     def once(rule: Callable[[Graph, Log], None], graph: Graph) -> tuple[Graph, dict, list]:
-        after, log = graph.clone(), Log()
-        rule(after, log)
+        after = graph.clone()
+        prepare_bodies(after)
+        log = run_everywhere(after, rule)
         check(after)
         return after, log.refused, log.changed
 
@@ -75,3 +85,29 @@ def noise() -> Callable[..., np.ndarray]:
     """noise(*shape): float32, standard normal, the same every time."""
     rng = np.random.default_rng(7)
     return lambda *shape: rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def agree(run: Callable[..., Outputs]) -> Callable[..., None]:
+    """agree(before, after, feeds, bound): both compute the same, each number within `bound`."""
+
+    def compare(before: Graph, after: Graph, feeds: Mapping[str, np.ndarray], bound: float) -> None:
+        got, expected = run(after, feeds), run(before, feeds)
+        for name, array in expected.items():
+            np.testing.assert_allclose(got[name], array, rtol=0, atol=bound)
+
+    return compare
+
+
+@pytest.fixture
+def branch(make: Make) -> Callable[..., Graph]:
+    """branch(shape, nodes): `nodes` make y from x in one branch of an If; the other negates x."""
+
+    def build(shape: str, nodes: str, **arrays: np.ndarray) -> Graph:
+        kind = f"float[{shape}]"
+        text = f"""g ({kind} x, bool c) => ({kind} z) {{
+            z = If (c) <then_branch = t () => ({kind} y) {{ {nodes} }},
+                        else_branch = e () => ({kind} n) {{ n = Neg (x) }}> }}"""
+        return make(text, **arrays)
+
+    return build

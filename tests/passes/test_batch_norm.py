@@ -173,14 +173,21 @@ def test_a_tensor_that_a_body_reads_is_a_second_reader(make, apply, ops, noise):
     assert reason == "the output of `Conv` (node `conv`) has a second reader"
 
 
-def test_inside_a_body_nothing_changes(make, run, ops, apply, noise):
+def test_inside_a_body(make, run, inside, apply, noise):
+    """The weights of the outer graph are read by reference; the folded ones lie in the body."""
     text = f"""g (float[1,4,5,5] x, bool q) => (float[1,6,5,5] z) {{
         z = If (q) <then_branch = t () => (float[1,6,5,5] a) {{ c = Conv (x, w) a = {BN} }},
                     else_branch = e () => (float[1,6,5,5] b) {{ b = Conv (x, w) }}> }}"""
     graph = make(text, w=noise(6, 4, 1, 1), **statistics(6))
     after, refused, changed = apply(batch_norm.run, graph)
-    assert (refused, changed) == ({}, [])
-    feeds = {"x": noise(1, 4, 5, 5), "q": np.array(True)}
+    assert (refused, len(changed)) == ({}, 1)
+    assert inside(after) == {"If_0/then_branch": ["Conv"], "If_0/else_branch": ["Conv"]}
+    x = noise(1, 4, 5, 5)
+    feeds = {"x": x, "q": np.array(True)}
+    bound = tolerance(noise(6, 4, 1, 1), 2 / np.sqrt(0.1), x)
+    expected = run(graph, feeds)["z"]
+    np.testing.assert_allclose(run(after, feeds)["z"], expected, rtol=0, atol=bound)
+    feeds["q"] = np.array(False)
     np.testing.assert_array_equal(run(after, feeds)["z"], run(graph, feeds)["z"])
 
 

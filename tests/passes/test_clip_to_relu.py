@@ -60,8 +60,8 @@ def test_integers_stay(make, apply):
     assert apply(clip_to_relu.run, graph)[1] == {"Clip_0": "its input is int32"}
 
 
-def test_around_and_inside_a_body(make, run, ops, apply, noise):
-    """The one outside changes and the body still finds its tensor; the one inside stays."""
+def test_around_and_inside_a_body(make, run, ops, inside, apply, noise):
+    """Both change, and the body still finds the tensor from outside."""
     text = """g (float[2,3] x, bool c) => (float[2,3] y) {
         r = Clip (x, low)
         y = If (c) <then_branch = t () => (float[2,3] a) { a = Clip (r, low) },
@@ -69,7 +69,11 @@ def test_around_and_inside_a_body(make, run, ops, apply, noise):
     graph = make(text, low=np.array(0, np.float32))
     after, _, changed = apply(clip_to_relu.run, graph)
     assert ops(after) == ["Relu", "If"]
-    assert len(changed) == 1
+    assert inside(after) == {"If_1/then_branch": ["Relu"], "If_1/else_branch": ["Neg"]}
+    assert changed == [
+        "`Clip` (node `Clip_0`) became `Relu`",
+        "in `If_1/then_branch`: `Clip` (node `Clip_0`) became `Relu`",
+    ]
     for branch in (True, False):
         feeds = {"x": noise(2, 3), "c": np.array(branch)}
         np.testing.assert_array_equal(run(after, feeds)["y"], run(graph, feeds)["y"])

@@ -160,17 +160,22 @@ def test_infinite_masks_may_be_folded(make, ops, apply):
     assert ops(after) == ["Add"]
 
 
-def test_around_and_inside_a_body(make, run, ops, apply, noise):
+def test_around_and_inside_a_body(make, run, ops, inside, apply, noise):
     text = """g (float[2] x, bool c) => (float[2] y) {
         [n] k2 = Add (k, k)
         [m] k3 = Mul (k, k)
         z = Add (x, k3)
-        y = If (c) <then_branch = t () => (float[2] p) { k4 = Neg (k) p = Add (k4, k2) },
+        y = If (c) <then_branch = t () => (float[2] p) { [o] k4 = Neg (k) [p] p = Add (k4, k2) },
                     else_branch = e () => (float[2] q) { q = Identity (z) }> }"""
     graph = make(text, k=noise(2))
     after, refused, changed = apply(constant_folding.run, graph)
-    assert ops(after) == ["Add", "Add", "If"]
-    assert refused == {"n": "its output is read inside a body, which passes through untouched"}
-    assert changed == ["`Mul` (node `m`) is a constant now"]
+    assert ops(after) == ["Add", "If"]
+    assert inside(after) == {"If_3/then_branch": ["Add"], "If_3/else_branch": ["Identity"]}
+    assert refused == {"If_3/then_branch/p": "its output is an output of the model"}
+    assert changed == [
+        "`Add` (node `n`) is a constant now",
+        "`Mul` (node `m`) is a constant now",
+        "in `If_3/then_branch`: `Neg` (node `o`) is a constant now",
+    ]
     feeds = {"x": noise(2), "c": np.array(True)}
     np.testing.assert_array_equal(run(after, feeds)["y"], run(graph, feeds)["y"])

@@ -115,7 +115,8 @@ def test_between_two_names_that_callers_know_it_stays(make, ops, apply, text, re
     assert refused == {"n": reason}
 
 
-def test_what_a_body_reads_stays(make, ops, apply):
+def test_what_a_body_reads(make, run, ops, inside, apply, noise):
+    """The body reads the source instead; a tensor from outside is never an output of a body."""
     text = """g (float[2] x, bool c) => (float[2] y) {
         a = Relu (x)
         [n] b = Identity (a)
@@ -123,8 +124,39 @@ def test_what_a_body_reads_stays(make, ops, apply):
                     else_branch = e () => (float[2] q) { q = Identity (x) }> }"""
     graph = make(text)
     after, refused, _ = apply(identity.run, graph)
-    assert ops(after) == ["Relu", "Identity", "If"]
-    assert refused == {"n": "its output is read inside a body, which passes through untouched"}
+    assert ops(after) == ["Relu", "If"]
+    assert inside(after) == {"If_2/then_branch": ["Neg"], "If_2/else_branch": ["Identity"]}
+    assert list(refused.values()) == ["it joins an input or a constant to an output of the model"]
+    for branch in (True, False):
+        feeds = {"x": noise(2), "c": np.array(branch)}
+        np.testing.assert_array_equal(run(after, feeds)["y"], run(graph, feeds)["y"])
+
+
+def test_in_a_body(make, run, inside, apply, noise):
+    text = """g (float[2] x, bool c) => (float[2] y) {
+        a = Relu (x)
+        y = If (c) <then_branch = t () => (float[2] p) { r = Identity (a) s = Neg (r)
+                                                         p = Identity (s) },
+                    else_branch = e () => (float[2] q) { [n] q = Identity (a) }> }"""
+    graph = make(text)
+    after, refused, changed = apply(identity.run, graph)
+    assert inside(after) == {"If_1/then_branch": ["Neg"], "If_1/else_branch": ["Identity"]}
+    assert [line.partition(": ")[0] for line in changed] == ["in `If_1/then_branch`"] * 2
+    assert refused == {
+        "If_1/else_branch/n": "it hands a tensor from outside the body out of it",
+    }
+    for branch in (True, False):
+        feeds = {"x": noise(2), "c": np.array(branch)}
+        np.testing.assert_array_equal(run(after, feeds)["y"], run(graph, feeds)["y"])
+
+
+@pytest.mark.parametrize(("start", "end", "stays"), [(0, 2**31 - 1, 0), (0, 3, 1), (1, 2**40, 1)])
+def test_a_slice_of_everything(make, ops, apply, start, end, stays):
+    """Though the batch is not known, and so the shapes are not static."""
+    text = "g (float[N,4] x) => (float[M,4] z) { y = Slice (x, s, e, ax) z = Relu (y) }"
+    operands = {"s": [start, 0], "e": [end, 4], "ax": [0, 1]}
+    after, _, _ = apply(identity.run, make(text, **{k: np.array(v) for k, v in operands.items()}))
+    assert ops(after) == ["Slice"] * stays + ["Relu"]
 
 
 def test_its_input_may_be_read_by_a_body(make, run, ops, apply, noise):

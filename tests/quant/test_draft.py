@@ -421,3 +421,63 @@ def test_a_model_without_int8_ops_gives_an_empty_draft(graph_of: GraphOf) -> Non
     made = draft(graph_of("g (float[2,3] x) => (y) { y = Tanh(x) }"))
     assert made.observe == made.ties == made.layers == ()
     assert not made.fixed
+
+
+CHAIN = """g (float[1,3,8,8] x) => (float[1,4,2,2] y) {
+  [one] a = Conv(x, w3) [relu] r = Relu(a)
+  [pool] p = MaxPool <kernel_shape = [2,2], strides = [2,2]> (r)
+  [move] q = Transpose <perm = [0,1,3,2]> (p)
+  [two] b = Conv(q, w2) [three] y = Conv(b, w1)
+}"""
+CHAIN_WEIGHTS = {
+    "w3": W3,
+    "w2": np.ones((4, 4, 2, 2), np.float32),
+    "w1": np.ones((4, 4, 1, 1), np.float32),
+}
+
+
+def test_a_node_that_measuring_left_in_float(graph_of: GraphOf) -> None:
+    made = draft(graph_of(CHAIN, CHAIN_WEIGHTS), float_nodes={"two": "it loses 20 dB"})
+    texts = decisions(made)
+    assert texts["two"] == "it loses 20 dB"
+    assert texts["three"] == texts["one"] == "int8"
+    assert texts["move"] == "only float ops or outputs of the model read its result"
+
+
+@pytest.mark.parametrize("tensor", ["r", "p", "q"])
+def test_a_float_tensor_takes_along_what_shares_its_codes(graph_of: GraphOf, tensor: str) -> None:
+    """Relu folds into `one`, pool and move keep the codes: `one` makes them, `two` reads them."""
+    made = draft(graph_of(CHAIN, CHAIN_WEIGHTS), float_tensors={tensor: "3 dB alone"})
+    texts = decisions(made)
+    assert {texts[name] for name in ("one", "pool", "move", "two")} == {"3 dB alone"}
+    assert texts["three"] == "int8"
+    assert not {"r", "p", "q"} & {name for group in made.ties for name in group}
+
+
+def test_a_float_tensor_before_a_clamp_leaves_what_reads_the_clamp(graph_of: GraphOf) -> None:
+    made = draft(graph_of(CHAIN, CHAIN_WEIGHTS), float_tensors={"a": "3 dB alone"})
+    texts = decisions(made)
+    assert (texts["one"], texts["two"]) == ("3 dB alone", "int8")
+
+
+def test_a_float_input_of_the_model(graph_of: GraphOf) -> None:
+    made = draft(graph_of(CHAIN, CHAIN_WEIGHTS), float_tensors={"x": "3 dB alone"})
+    assert decisions(made)["one"] == "3 dB alone"
+    assert "x" not in made.observe
+
+
+def test_an_op_keeps_its_own_reason_and_the_users(graph_of: GraphOf) -> None:
+    graph = graph_of(
+        "g (float[1,3,8,8] x) => (y) { [erf] e = Erf(x) [one] a = Conv(e, w3) [tanh] y = Tanh(a) }",
+        {"w3": W3},
+    )
+    made = draft(
+        graph,
+        keep_float=["one"],
+        float_nodes={"erf": "measured", "one": "measured"},
+        float_tensors={"a": "measured"},
+    )
+    texts = decisions(made)
+    assert texts["erf"] == "ONNX Runtime has no int8 kernel for `Erf`"
+    assert texts["one"] == "kept in float by `--keep-float one`"
+    assert texts["tanh"] == "ONNX Runtime has no int8 kernel for `Tanh`"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeq.errors import EdgeqError
 from edgeq.ir import Graph
@@ -16,6 +18,7 @@ from edgeq.quant.draft import draft
 from edgeq.quant.observers.histogram import Histogram
 from edgeq.quant.plan import Encoding, QuantPlan
 from edgeq.quant.quantize import quantize
+from edgeq.quant.ranges import METHODS
 
 GraphOf = Callable[..., Graph]
 RNG = np.random.default_rng(7)
@@ -195,9 +198,61 @@ def test_percentile_methods_cut_the_tails(graph_of: GraphOf) -> None:
 
 def test_an_unknown_method_is_refused(graph_of: GraphOf) -> None:
     graph = graph_of("g (float[6,8] x) => (y) { y = MatMul(x, w) }", {"w": normal(8, 5)})
-    with pytest.raises(EdgeqError, match=r"no range method `kl`: `minmax`, `p99\.999`") as caught:
-        plan_of(graph, {}, method="kl")
+    with pytest.raises(EdgeqError, match=r"no range method `k`: `minmax`, `p99\.999`") as caught:
+        plan_of(graph, {}, method="k")
     assert caught.value.slug == "unknown-algorithm"
+
+
+def test_each_tensor_may_have_a_method_of_its_own(graph_of: GraphOf) -> None:
+    graph = graph_of("g (float[6,8] x) => (y) { y = MatMul(x, w) }", {"w": normal(8, 5)})
+    made = draft(graph)
+    histograms = {name: Histogram() for name in made.observe}
+    for histogram in histograms.values():
+        histogram.add(np.append(normal(16_000), 1000.0).astype(np.float32))
+    statistics = Statistics(histograms, 1)
+    whole = {
+        method: quantize(graph, made, statistics, method=method, pair_safe=False).tensors
+        for method in ("minmax", "p99.99", "mse")
+    }
+    methods = {"x": "p99.99", "of no tensor": "kl"}
+    mixed = quantize(graph, made, statistics, method=methods, pair_safe=False).tensors
+    assert mixed["x"] == whole["p99.99"]["x"]
+    assert mixed["y"] == whole["minmax"]["y"]  # what is not named
+    methods = {"x": "mse", "y": "p99.99"}
+    mixed = quantize(graph, made, statistics, method=methods, pair_safe=False).tensors
+    assert (mixed["x"], mixed["y"]) == (whole["mse"]["x"], whole["p99.99"]["y"])
+    assert [mixed[name].origin for name in "xy"] == ["mse", "p99.99"]
+
+
+CLIPPED = "g (float[1,3,8,8] x) => (y) { c = Conv(x, w)  r = Clip(c, low, high)  y = Conv(r, v) }"
+
+
+@given(
+    low=st.floats(-8, 0, width=32),
+    high=st.floats(0.125, 8, width=32),
+    method=st.sampled_from(METHODS),
+)
+def test_a_folded_clip_is_kept_whatever_its_bounds(
+    graph_of: GraphOf, low: float, high: float, method: str
+) -> None:
+    """Rounding the scale up may leave an end code a step short: then the scale below is taken."""
+    weights = {"w": normal(4, 3, 1, 1), "v": normal(2, 4, 1, 1)}
+    bounds = {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+    graph = graph_of(CLIPPED, {**weights, **bounds})
+    reached = np.clip(normal(2_000, scale=9.0), low, high).astype(np.float32)
+    made = draft(graph)
+    histograms = {name: Histogram() for name in made.observe}
+    for histogram in histograms.values():
+        histogram.add(reached)
+    plan = quantize(graph, made, Statistics(histograms, 1), method=method, pair_safe=False)
+    encoding = plan.tensors["r"]
+    first, last = value_range(encoding)
+    # nothing beyond a bound by half a step or more can be told from the bound
+    assert first >= low - encoding.scale[0] / 2
+    assert last <= high + encoding.scale[0] / 2
+    if method == "minmax":  # and the rest of the range is there
+        assert first <= low + encoding.scale[0]
+        assert last >= high - encoding.scale[0]
 
 
 def test_a_bias_that_would_overflow_raises_its_channels_scale(graph_of: GraphOf) -> None:

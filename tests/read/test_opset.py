@@ -232,7 +232,7 @@ def test_the_table_of_the_engines_own_operators(model):
 
 def test_bodies_pass_through_and_it_says_so(model, load):
     result = load(model(BODY, '"": 11', 6))
-    assert "`If` (makes `y`): its bodies pass through untouched" in result.notes
+    assert "`If` (makes `y`): its bodies are optimized but never quantized" in result.notes
     bodies = ir.subgraphs(result.graph.nodes()[0])
     assert [[node.op_type for node in body] for body in bodies] == [
         ["Constant", "Squeeze"],

@@ -1,7 +1,12 @@
 """Preprocessing against an independent computation, and its table against mistakes."""
 
+import hashlib
+import json
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,3 +235,137 @@ def test_a_value_out_of_range(key: str, value: object, wanted: str) -> None:
     with pytest.raises(EdgeqError, match=f"input `image`: `{key}` is .*wanted {wanted}") as caught:
         InputSpec.from_table("image", {key: value})
     assert caught.value.slug == "bad-input-spec"
+
+
+# -- FORMAT.md 7 again, in plain Python: loops and lists, no edgeq_runtime ------------------------
+
+Plane = list[list[int]]  # one channel, row by row
+
+
+def mixed(seed: int, i: int) -> int:
+    """Rule 8.1."""
+    z = (seed + (i + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def row_resized(row: Sequence[int], m: int) -> list[int]:
+    """Rule 7.1, one pass over one row of pixels."""
+    n = len(row)
+    if n == m:
+        return list(row)
+    ratio = n / m
+    support = max(ratio, 1.0)
+    inverse = 1.0 / support
+    out = []
+    for i in range(m):
+        centre = (i + 0.5) * ratio
+        first = max(0, math.trunc(centre - support + 0.5))
+        last = min(n, math.trunc(centre + support + 0.5))
+        weights = [max(0.0, 1 - abs((x - centre + 0.5) * inverse)) for x in range(first, last)]
+        total = sum(weights)
+        integers = [math.trunc(0.5 + weight / total * 2**22) for weight in weights]
+        summed = sum(row[first + k] * integer for k, integer in enumerate(integers))
+        out.append(min(255, max(0, (summed + 2**21) >> 22)))
+    return out
+
+
+def turned(plane: Plane) -> Plane:
+    return [list(column) for column in zip(*plane, strict=True)]
+
+
+def half_to_even(k: int) -> int:
+    return k // 2 + (k % 4 == 3)
+
+
+def planes_of(image: dict[str, Any]) -> list[Plane]:
+    height, width, count = image["shape"]
+    flat = [mixed(image["seed"], i) >> 56 for i in range(height * width * count)]
+    return [
+        [[flat[(y * width + x) * count + c] for x in range(width)] for y in range(height)]
+        for c in range(count)
+    ]
+
+
+def prepared(image: dict[str, Any], spec: dict[str, Any]) -> list[Plane]:
+    """Rules 7.1 to 7.3."""
+    planes = planes_of(image)
+    height, width = image["shape"][:2]
+    if spec["resize"] is not None:
+        short = min(height, width)
+        given = spec["resize"]
+        if isinstance(given, int):
+            given = [height * given // short, width * given // short]
+        height, width = given
+        planes = [[row_resized(row, width) for row in plane] for plane in planes]
+        planes = [
+            turned([row_resized(column, height) for column in turned(plane)]) for plane in planes
+        ]
+    if spec["crop"] is not None:
+        crop = spec["crop"]
+        h, w = (crop, crop) if isinstance(crop, int) else crop
+        top, left = half_to_even(height - h), half_to_even(width - w)
+        planes = [[row[left : left + w] for row in plane[top : top + h]] for plane in planes]
+    return planes[::-1] if spec["channels"] == "bgr" else planes
+
+
+def vectors() -> list[dict[str, Any]]:
+    path = Path(__file__).parents[2] / "runtimes" / "vectors" / "preprocess.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("vector", vectors(), ids=lambda vector: str(vector["image"]["seed"]))
+def test_the_golden_vectors_by_the_document_and_by_the_runtime(vector: dict[str, Any]) -> None:
+    spec, wanted = vector["spec"], vector["values"]
+    planes = prepared(vector["image"], spec)
+    pixels = np.array(planes, np.uint8).transpose(1, 2, 0)
+    assert list(pixels.shape) == vector["pixels"]["shape"]
+    assert pixels.tobytes().hex() == vector["pixels"]["hex"]
+    means, stds = (
+        spec[key] * (1 if len(spec[key]) > 1 else len(planes)) for key in ("mean", "std")
+    )
+    values = np.array(
+        [
+            [[(v * spec["scale"] - mean) / std for v in row] for row in plane]
+            for plane, mean, std in zip(planes, means, stds, strict=True)
+        ],
+        np.float64,
+    ).astype(np.float32)
+    values = values if spec["layout"] == "nchw" else values.transpose(1, 2, 0)
+    image = np.array(planes_of(vector["image"]), np.uint8).transpose(1, 2, 0)
+    for made in (values, InputSpec.from_table("image", spec).apply(image)):
+        assert list(made.shape) == wanted["shape"]
+        assert made.reshape(-1)[:4].tolist() == wanted["first"]
+        assert hashlib.sha256(np.ascontiguousarray(made, "<f4")).hexdigest() == wanted["sha256"]
+
+
+@pytest.mark.checkout
+def test_the_golden_vectors_can_be_made_again(repository: Path) -> None:
+    import importlib.util
+
+    path = repository / "runtimes" / "vectors" / "make_preprocess.py"
+    found = importlib.util.spec_from_file_location("make_preprocess", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    assert module.FILE.read_text() == module.document()
+    assert module.FILE.stat().st_size < 100_000
+
+
+@pytest.mark.images
+@given(
+    arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)
+def test_resize_is_within_a_level_of_pillow(image: np.ndarray, height: int, width: int) -> None:
+    """Equal where Pillow runs the columns first; the other order rounds in another place."""
+    from PIL import Image
+
+    pillow = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    got = resize(image, height, width).astype(int)
+    assert np.abs(got - np.asarray(pillow)).max() <= 1

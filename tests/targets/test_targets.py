@@ -242,6 +242,19 @@ def test_the_good_file_parses() -> None:
         ("pair_safe = false", "pair_safe = 0", "`engine[0].pair_safe` must be true or false"),
         ('"int8"\n', '"int4"\n', "`engine[0].activation_dtype` is `int4`"),
         ('name = "onnxruntime"', 'nam = "x"', "`engine[0].name` is missing"),
+        ("depthwise = 8", "", "`engine[0].widths.depthwise` is missing"),
+        ("depthwise = 8", "depthwise = 0", "`engine[0].widths.depthwise` is 0, and must be above"),
+        ("depthwise = 8", "depthwise = 8.0", "`engine[0].widths.depthwise` must be a whole number"),
+        (
+            "pointwise = false",
+            "pointwise = 1",
+            "`engine[0].widths.pointwise` must be true or false",
+        ),
+        (
+            "depthwise = 8",
+            "depthwise = 8\ndeep = 1",
+            "`engine[0].widths.deep` is not a field of it",
+        ),
     ],
 )
 def test_a_broken_rule_is_named(old: str, new: str, problem: str) -> None:
@@ -280,6 +293,14 @@ def test_a_ratio_says_of_what() -> None:
         EdgeqError, match=r"`engine\[0\].policy\[0\].ratio` is a number and `measure`"
     ):
         targets.parse(text, "t.toml")
+
+
+def test_widths_are_only_said_where_they_are_known() -> None:
+    start = GOOD.index("[engine.widths]")
+    without = GOOD[:start] + GOOD[GOOD.index("\n[[engine.", start) :]
+    target = targets.parse(without, "t.toml")
+    assert target.engine("onnxruntime").widths is None
+    assert target.to_json()["engines"][0]["widths"] is None
 
 
 def test_a_target_without_engine_is_refused() -> None:

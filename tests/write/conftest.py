@@ -92,8 +92,9 @@ def make_quantized(
     pair_safe: bool = False,
     samples: Sequence[Feeds] | None = None,
     method: str = "minmax",
+    float_nodes: Mapping[str, str] = MappingProxyType({}),
 ) -> Quantized:
-    made = draft(graph)
+    made = draft(graph, float_nodes=float_nodes)
     executor = FloatExecutor(graph, made.observe)
     statistics = calibrate(executor, samples or random_samples(graph, 4), made.observe)
     plan = quantize(graph, made, statistics, method=method, pair_safe=pair_safe)

@@ -199,3 +199,65 @@ def test_without_zero_point_or_known_types_nothing_is_guessed() -> None:
     )
     found = coverage(model.SerializeToString())
     assert (found.int8, found.float, found.q, found.dq) == ({}, {"Exp": 2}, 1, 1)
+
+
+def test_what_is_left_of_the_pairs_is_grouped(
+    graph_of: Any, quantized: Any, covered: Covered
+) -> None:
+    graph = graph_of(
+        """g (float[1,3,8,8] x) => (float[1,4,6,6] y) {
+          [one] a = Conv(x, w)  [erf] e = Erf(a)  [two] b = Conv(e, v)
+          [tanh] t = Tanh(b)  [three] y = Conv(t, v)
+        }""",
+        {"w": normal(4, 3, 3, 3), "v": normal(4, 4, 1, 1)},
+    )
+    artifact = quantized(graph).artifact()
+    assert covered(artifact).pairs == (
+        "2 beside `Erf` (`erf`): ONNX Runtime has no int8 kernel for `Erf`",
+        "2 beside `Tanh` (`tanh`): ONNX Runtime has no int8 kernel for `Tanh`",
+        "1 at the input (`x`): the model's callers give it in float",
+        "1 at the output (`y`): the model's callers read it in float",
+    )
+
+
+def test_the_plans_own_words_come_first(graph_of: Any, quantized: Any, tmp_path: Any) -> None:
+    import onnxruntime
+
+    graph = graph_of(
+        "g (float[1,3,8,8] x) => (y) { [one] a = Conv(x, w)  [erf] y = Erf(a) }",
+        {"w": normal(4, 3, 3, 3)},
+    )
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "o.onnx")
+    onnxruntime.InferenceSession(quantized(graph).artifact(), options, ["CPUExecutionProvider"])
+    found = coverage((tmp_path / "o.onnx").read_bytes(), {"erf": "kept in float by the user"})
+    assert "1 beside `Erf` (`erf`): kept in float by the user" in found.pairs
+
+
+def test_groups_beyond_the_largest_are_counted_only() -> None:
+    kinds = ("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "Neg")
+    body = "".join(
+        f"d{k} = DequantizeLinear(q, s, z) [n{k}] y{k} = {kind}(d{k}) "
+        for k, kind in enumerate(kinds)
+    )
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (uint8[2] q) => (float[2] y0)
+        <float s = {{0.1}}, uint8 z = {{0}}> {{ {body} }}"""
+    )
+    found = coverage(model.SerializeToString())
+    assert len(found.pairs) == 7
+    assert found.pairs[-1] == "2 more for 2 other reasons"
+
+
+def test_weights_that_are_restored_at_every_run_say_so() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1,2] x) => (float[1,2] y)
+        <int8[2,2] w = {1,2,3,4}, float s = {0.1}, int8 z = {0}> {
+          d = DequantizeLinear(w, s, z)  y = MatMul(x, d)
+        }"""
+    )
+    assert coverage(model.SerializeToString()).pairs == (
+        "1 at the constant (`w`): it is stored in int8 and turned to float at every run",
+    )

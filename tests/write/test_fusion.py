@@ -138,3 +138,84 @@ def test_softmax_has_a_kernel_and_we_leave_it_for_its_speed(covered: Covered) ->
         }"""
     )
     assert covered(model.SerializeToString()).int8 == {"Softmax": 1}
+
+
+GATED = """g (float[1,16,8,8] x) => (float[1,16,8,8] y) {
+  [one] a = Conv(x, w)  [act] r = Relu(a)
+  [mean] m = GlobalAveragePool(r)
+  [squeeze] s = Conv(m, v)  [inner] i = Relu(s)
+  [excite] e = Conv(i, v)  [gate] g = HardSigmoid <alpha = 0.1666667, beta = 0.5> (e)
+  [scaled] p = Mul(r, g)  [two] y = Conv(p, w)
+}"""
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_squeeze_and_excitation_runs_whole_in_int8(
+    graph_of: Any, quantized: Any, tmp_path: Any, dtype: str
+) -> None:
+    """With the HardSigmoid a Clip behind the last Conv; without, three float ops stay."""
+    from edgeq.passes import run_all
+    from edgeq_converters.read.ort_optimized import coverage
+
+    graph = graph_of(GATED, {"w": normal(16, 16, 1, 1), "v": normal(16, 16, 1, 1)})
+    path = str(tmp_path / "o.onnx")
+    before = coverage(optimized(quantized(graph, activation_dtype=dtype).artifact(), path))
+    assert before.float == {"HardSigmoid": 1}
+    made = quantized(run_all(graph)[0], activation_dtype=dtype)
+    after = coverage(optimized(made.artifact(), path))
+    assert (after.float, after.q, after.dq) == ({}, 1, 1)
+    assert after.int8 == {"Conv": 4, "GlobalAveragePool": 1, "Mul": 1}
+    assert made.plan.tensors["g"].scale[0] == pytest.approx(1 / 255, rel=0.02)
+
+
+def test_unlike_operands_run_as_float_from_the_concat_on(
+    graph_of: Any, quantized: Any, tmp_path: Any
+) -> None:
+    from edgeq_converters.read.ort_optimized import coverage
+
+    graph = graph_of(
+        """g (float[1,4,8,8] x) => (float[1,4,8,8] y) {
+          [a] a = Conv(x, w) [b] b = Conv(x, v) [join] j = Concat <axis = 1> (a, b)
+          [last] y = Conv(j, u) }""",
+        {"w": 400 * normal(4, 4, 1, 1), "v": normal(4, 4, 1, 1), "u": normal(4, 8, 1, 1)},
+    )
+    made = quantized(graph, float_nodes={"join": "too unlike", "last": "too unlike"})
+    found = coverage(optimized(made.artifact(), str(tmp_path / "o.onnx")))
+    assert (found.int8, found.float) == ({"Conv": 2}, {"Concat": 1, "Conv": 1})
+
+
+@pytest.mark.shared
+def test_magika_multiplies_in_int8(shared: Any, tmp_path: Any) -> None:
+    """Both products and the convolution, on its own bytes (ONNX Runtime's tool crashes on it)."""
+    import onnxruntime
+
+    from edgeq import passes, targets
+    from edgeq.quant import policy
+    from edgeq.quant.calibrate import calibrate
+    from edgeq.quant.draft import draft
+    from edgeq.quant.quantize import quantize
+    from edgeq_converters.read.onnx import read
+    from edgeq_converters.read.ort_optimized import coverage
+    from edgeq_converters.write.onnx import write
+
+    folder = shared / "data" / "bytes_magika"
+    graph = passes.run_all(read(folder / "model.onnx").graph)[0]
+    support = targets.load("x86-vnni").engine("onnxruntime")
+    drafted = draft(graph, policy=policy.of(support))
+    model = write(graph, None, extra_outputs=drafted.observe)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    class Executor:
+        def run(self, feeds: Any) -> Any:
+            return dict(zip(names, session.run(None, dict(feeds)), strict=True))
+
+    with np.load(folder / "data.npz") as data:
+        samples = [{graph.inputs[0].name: row[None].astype(np.int32)} for row in data["x"][:2]]
+    plan = quantize(
+        graph, drafted, calibrate(Executor(), samples, drafted.observe), pair_safe=False
+    )
+    found = coverage(optimized(write(graph, plan), str(tmp_path / "o.onnx")))
+    heavy = {kind: found.int8.get(kind, 0) for kind in ("Conv", "Gemm", "MatMul")}
+    assert heavy == {"Conv": 1, "Gemm": 1, "MatMul": 1}
+    assert not {"Conv", "Gemm", "MatMul"} & set(found.float)

@@ -173,7 +173,7 @@ def _check_support(
     if names and not model.functions:
         notes.append(f"operators outside the standard stay as they are, in float: {listed(names)}")
     notes += [
-        f"{label(node)}: its bodies pass through untouched"
+        f"{label(node)}: its bodies are optimized but never quantized"
         for node in model.graph.node
         if any(True for attribute in node.attribute for _ in tensors.bodies(attribute))
     ]

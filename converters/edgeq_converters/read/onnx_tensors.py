@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgeq.errors import EdgeqError
 from edgeq.quant.fidelity import Held
-from edgeq_runtime.outside import ModelBytes, folder_of
+from edgeq_runtime.outside import ModelBytes
 
 _CODES = frozenset({"int8", "uint8", "int16", "uint16"})
 
@@ -19,16 +19,18 @@ _CODES = frozenset({"int8", "uint8", "int16", "uint16"})
 class OnnxTensors:
     """`inside` and `outputs`: name -> how the file holds what the nodes of the main graph make.
 
-    Left out are inputs, what is computed from constants alone, and the tensors of `If`, `Loop` and
-    `Scan` bodies. A tensor that a QuantizeLinear of one scale reads, or that a DequantizeLinear
-    makes of one, is fetched as that integer tensor: the float beside it is no output of an engine
-    that fuses both. `made_by`: node -> the tensors it makes, those that are read as codes under
-    the name that they are restored to.
+    Left out of `inside` are inputs, what is computed from constants alone, the codes of an output,
+    and the tensors of `If`, `Loop` and `Scan` bodies. A tensor that a QuantizeLinear of one scale
+    reads, or that a DequantizeLinear makes of one, is fetched as that integer tensor: the float
+    beside it is no output of an engine that fuses both. `made_by`: node -> the tensors it makes,
+    those that are read as codes under the name that they are restored to.
     """
 
     def __init__(self, model: bytes) -> None:
         self._model = _parse(model)
-        self._folder = folder_of(model)
+        self._weights: tuple[str, int] | None = None
+        if isinstance(model, ModelBytes):
+            self._weights = model.folder, model.weights_bytes
         graph = self._model.graph
         constants = dict(_constants(graph))
         on_grid, read_as = _grids(graph, constants)
@@ -37,11 +39,11 @@ class OnnxTensors:
         self.outputs: Mapping[str, Held] = {
             name: replace(on_grid.get(name, Held(name, name)), fetch=name) for name in ends
         }
+        inside = (name for node in graph.node for name in node.output if name)
+        held = [on_grid.get(name) or read_as.get(name) or Held(name, name) for name in inside]
+        left_out = {*fixed, *ends, *(on_grid[name].fetch for name in ends if name in on_grid)}
         self.inside: Mapping[str, Held] = {
-            name: on_grid.get(name) or read_as.get(name) or Held(name, name)
-            for node in graph.node
-            for name in node.output
-            if name and name not in fixed and name not in ends
+            row.name: row for row in held if row.name not in left_out and row.fetch not in left_out
         }
         restored = {held.fetch: name for name, held in on_grid.items() if held.fetch != name}
         codes = {name: held.fetch for name, held in read_as.items()}
@@ -59,7 +61,7 @@ class OnnxTensors:
             if fetch not in present:  # its type and shape are for the engine to infer
                 shown.graph.output.append(ValueInfoProto(name=fetch))
         data = bytes(shown.SerializeToString(deterministic=True))
-        return data if self._folder is None else ModelBytes.beside(data, self._folder)
+        return data if self._weights is None else ModelBytes.beside(data, *self._weights)
 
 
 def _parse(model: bytes) -> ModelProto:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
+
+from edgeq.quant import rules
 
 _INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 _FLOATS = frozenset(
@@ -73,7 +76,11 @@ _LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
 _LAYOUT_NAME = re.compile(r"Transpose(_token_\d+)?")
 """What the engine calls the Transposes it adds around regions that run channels last."""
 
-_TOKEN = re.compile(r"(_token_\d+|_nchwc)+$")
+_TOKEN = re.compile(r"(_token_\d+|_nchwc|/\w+Fusion/?)+$")
+"""What the engine adds to names of ops that it moves or fuses."""
+
+_RAW = re.compile(r"_raw(_\d+)?$")
+"""What our writer adds to the name of a tensor before it is quantized."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class Coverage:
     """What runs how. `int8` and `float` count ops by type; `q` and `dq` count what is left of the
     pairs; `layout` counts the engine's own changes of layout. Shape arithmetic is not counted.
 
-    `lines` names every float op that touches quantized data, with the reason.
+    `lines` names every float op that touches quantized data, with the reason; `pairs` says in a few
+    words what each group of Q and DQ that is left stands for, most of them first.
     """
 
     int8: Mapping[str, int]
@@ -90,11 +98,21 @@ class Coverage:
     dq: int
     layout: int
     lines: tuple[str, ...]
+    pairs: tuple[str, ...] = ()
 
 
-def coverage(model_bytes: bytes) -> Coverage:
+PAIR_LINES = 6
+"""Groups of left Q and DQ that are spelled out; the rest is counted."""
+
+_EXAMPLES = 3
+"""Names a line quotes."""
+
+
+def coverage(model_bytes: bytes, reasons: Mapping[str, str] = MappingProxyType({})) -> Coverage:
     """Read the model that `SessionOptions.optimized_model_filepath` saved (EXTENDED or ALL).
 
+    `reasons` (node or tensor -> words) are the plan's for ops in float; without one the engine's
+    neighbours and the op type speak.
     The bytes come from the engine itself; damaged ones raise protobuf's DecodeError.
     """
     graph = onnx.load_model_from_string(model_bytes).graph
@@ -114,13 +132,15 @@ def coverage(model_bytes: bytes) -> Coverage:
         if precision == "float":
             floats.append(node)
     kinds = [node.op_type for node in graph.node]
+    neighbours = _Neighbours(graph, reasons)
     return Coverage(
         int8=dict(sorted(counted["int8"].items())),
         float=dict(sorted(counted["float"].items())),
         q=kinds.count("QuantizeLinear"),
         dq=kinds.count("DequantizeLinear"),
         layout=layout,
-        lines=_Neighbours(graph).lines(floats),
+        lines=neighbours.lines(floats),
+        pairs=_Pairs(graph, neighbours).lines(),
     )
 
 
@@ -196,7 +216,8 @@ def _plain_name(op_type: str) -> str:
 class _Neighbours:
     """Who makes and who reads a tensor, layout changes looked through."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, reasons: Mapping[str, str]) -> None:
+        self.reasons = reasons
         self.constants = {tensor.name for tensor in graph.initializer}
         self.inputs = {value.name for value in graph.input}
         self.outputs = {value.name for value in graph.output}
@@ -211,12 +232,20 @@ class _Neighbours:
 
     def _line(self, node: onnx.NodeProto) -> str:
         """Why a float op that touches quantized data is one; nothing for the others."""
-        made = [self._maker(name) for name in node.input if name and name not in self.constants]
+        made = [self.maker(name) for name in node.input if name and name not in self.constants]
         quantized = [maker for maker in made if maker is not None and _is(maker, "Dequantize")]
-        after = [reader for name in node.output for reader in self._readers(name)]
+        after = [reader for name in node.output for reader in self.readers_of(name)]
         if not quantized and not any(_is(reader, "Quantize") for reader in after):
             return ""
-        return f"{_called(node)} runs in float: {self._reason(node, quantized, after)}"
+        words = self.planned(node) or self._reason(node, quantized, after)
+        return f"{_called(node)} runs in float: {words}"
+
+    def planned(self, node: onnx.NodeProto) -> str | None:
+        """Why the plan leaves a node in float: by its name or, where fusing took that, by what it
+        makes, as the writer called it before it is quantized."""
+        names = [_TOKEN.sub("", name) for name in (node.name, *node.output)]
+        names += [_RAW.sub("", name) for name in names]
+        return next((self.reasons[name] for name in names if name in self.reasons), None)
 
     def _reason(
         self,
@@ -225,7 +254,7 @@ class _Neighbours:
         after: Sequence[onnx.NodeProto],
     ) -> str:
         for name in node.input:
-            maker = self._maker(name)
+            maker = self.maker(name)
             if maker is not None and maker not in quantized:
                 return f"its input `{name}` comes from {_called(maker)}"
             if name in self.inputs:
@@ -243,15 +272,74 @@ class _Neighbours:
             return "nothing reads its result"
         return "the engine has no int8 kernel that fits it"
 
-    def _maker(self, name: str) -> onnx.NodeProto | None:
+    def maker(self, name: str) -> onnx.NodeProto | None:
         maker = self.makers.get(name)
-        return self._maker(maker.input[0]) if maker is not None and _is_layout(maker) else maker
+        return self.maker(maker.input[0]) if maker is not None and _is_layout(maker) else maker
 
-    def _readers(self, name: str) -> list[onnx.NodeProto]:
+    def readers_of(self, name: str) -> list[onnx.NodeProto]:
         found: list[onnx.NodeProto] = []
         for reader in self.readers.get(name, []):
-            found += self._readers(reader.output[0]) if _is_layout(reader) else [reader]
+            found += self.readers_of(reader.output[0]) if _is_layout(reader) else [reader]
         return found
+
+
+class _Pairs:
+    """What is left of Q and DQ, grouped by what keeps it: (words, sort of thing) -> names."""
+
+    def __init__(self, graph: onnx.GraphProto, neighbours: _Neighbours) -> None:
+        self.around = neighbours
+        self.groups: dict[str, list[str]] = {}
+        self.words: dict[str, str] = {}
+        for node in graph.node:
+            if _is(node, "Quantize"):
+                self._quantize(node)
+            elif _is(node, "Dequantize"):
+                self._dequantize(node)
+
+    def lines(self) -> tuple[str, ...]:
+        """The largest groups, then the count of the others."""
+        ordered = sorted(self.groups, key=lambda key: (-len(self.groups[key]), key))
+        lines = [self._line(key) for key in ordered[:PAIR_LINES]]
+        rest = sum(len(self.groups[key]) for key in ordered[PAIR_LINES:])
+        if rest:
+            lines.append(f"{rest} more for {len(ordered) - PAIR_LINES} other reasons")
+        return tuple(lines)
+
+    def _line(self, key: str) -> str:
+        names = list(dict.fromkeys(self.groups[key]))
+        quoted = ", ".join(f"`{name}`" for name in names[:_EXAMPLES])
+        more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+        return f"{len(self.groups[key])} {key} ({quoted}{more}): {self.words[key]}"
+
+    def _quantize(self, node: onnx.NodeProto) -> None:
+        name = node.input[0]
+        maker = self.around.maker(name)
+        if maker is not None:
+            self._beside(maker)
+        elif name in self.around.inputs:
+            self._add("at the input", name, "the model's callers give it in float")
+        else:
+            self._add("at the constant", name, "it is quantized at every run")
+
+    def _dequantize(self, node: onnx.NodeProto) -> None:
+        name, made = node.input[0], node.output[0]
+        readers = self.around.readers_of(made)
+        if name in self.around.constants:
+            words = "it is stored in int8 and turned to float at every run"
+            self._add("at the constant", name, words)
+        elif readers:
+            self._beside(readers[0])
+        else:
+            self._add("at the output", made, "the model's callers read it in float")
+
+    def _beside(self, node: onnx.NodeProto) -> None:
+        kind, name = _plain_name(node.op_type), _own_name(node)
+        words = self.around.planned(node) or rules.KEPT_FLOAT.get(kind)
+        self._add(f"beside `{kind}`", name, words or "it runs in float")
+
+    def _add(self, place: str, name: str, words: str) -> None:
+        self.groups.setdefault(place, []).append(name)
+        self.words.setdefault(place, words)
 
 
 def _is(node: onnx.NodeProto, word: str) -> bool:
@@ -259,5 +347,9 @@ def _is(node: onnx.NodeProto, word: str) -> bool:
 
 
 def _called(node: onnx.NodeProto) -> str:
-    name = node.name or (node.output[0] if node.output else "")
-    return f"{_plain_name(node.op_type)} `{_TOKEN.sub('', name)}`"
+    return f"{_plain_name(node.op_type)} `{_own_name(node)}`"
+
+
+def _own_name(node: onnx.NodeProto) -> str:
+    """The name of the node, or of its result, as the model had it before the engine's marks."""
+    return _TOKEN.sub("", node.name or (node.output[0] if node.output else ""))

@@ -7,6 +7,7 @@ A switch is an `If`, so that what is off costs a copy and no arithmetic.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,26 +28,28 @@ def switch_name(index: int) -> str:
 def write(graph: Graph, groups: Sequence[Sequence[tuple[str, Encoding]]]) -> bytes:
     """An ONNX file with the inputs of `graph` and a bool input for each of `groups`.
 
-    Every tensor named is a float32 tensor of the graph; inputs and outputs keep their names.
+    Every tensor named is a float32 tensor of the graph, in one group, constants among them; inputs
+    and outputs keep their names.
     """
     model = onnx.load_model_from_string(plain.write(graph, None))
     owner = {tensor: index for index, group in enumerate(groups) for tensor, _ in group}
     encodings = {tensor: encoding for group in groups for tensor, encoding in group}
-    inputs = {value.name for value in model.graph.input}
-    nodes: list[onnx.NodeProto] = []
-    for name in (value.name for value in model.graph.input if value.name in owner):
-        nodes.append(_switch(name, _switched(name), owner[name]))
+    given = [value.name for value in (*model.graph.input, *model.graph.initializer)]
+    copied = {name: _switched(name) for name in given if name in owner}
+    nodes = [
+        _switch(name, copy, owner[name], encodings[name].axis) for name, copy in copied.items()
+    ]
     for node in model.graph.node:
         nodes.append(node)
-        _rename_reads(node, {name: _switched(name) for name in inputs & owner.keys()})
+        _rename_reads(node, copied)
         for at, name in enumerate(node.output):
             if name in owner:
                 node.output[at] = _raw(name)
-                nodes.append(_switch(_raw(name), name, owner[name]))
+                nodes.append(_switch(_raw(name), name, owner[name], encodings[name].axis))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     _declare(model.graph, len(groups))
-    _add_parameters(model.graph, encodings, inputs)
+    _add_parameters(model.graph, encodings, copied)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -62,15 +65,16 @@ def _parameters(source: str) -> tuple[str, str]:
     return f"{source}/edgeq_scale", f"{source}/edgeq_zero_point"
 
 
-def _switch(source: str, target: str, index: int) -> onnx.NodeProto:
+def _switch(source: str, target: str, index: int, axis: int | None) -> onnx.NodeProto:
     """`target` = quantized `source` where the switch is on, else `source` itself."""
     scale, zero_point = _parameters(source)
     codes, rounded, same = (f"{target}/edgeq_{word}" for word in ("codes", "rounded", "same"))
     helper = onnx.helper
+    where: dict[str, Any] = {} if axis is None else {"axis": axis}
     on = helper.make_graph(
         [
-            helper.make_node("QuantizeLinear", [source, scale, zero_point], [codes]),
-            helper.make_node("DequantizeLinear", [codes, scale, zero_point], [rounded]),
+            helper.make_node("QuantizeLinear", [source, scale, zero_point], [codes], **where),
+            helper.make_node("DequantizeLinear", [codes, scale, zero_point], [rounded], **where),
         ],
         "on",
         [],
@@ -105,12 +109,13 @@ def _declare(graph: onnx.GraphProto, count: int) -> None:
 
 
 def _add_parameters(
-    graph: onnx.GraphProto, encodings: Mapping[str, Encoding], inputs: set[str]
+    graph: onnx.GraphProto, encodings: Mapping[str, Encoding], copied: Mapping[str, str]
 ) -> None:
     """Scale and zero point of each switched tensor, under the name of its float source."""
     for tensor, encoding in encodings.items():
-        scale, zero_point = _parameters(tensor if tensor in inputs else _raw(tensor))
-        graph.initializer.append(tensors.from_array(scale, np.array(encoding.scale[0], np.float32)))
-        graph.initializer.append(
-            tensors.from_array(zero_point, np.array(encoding.zero_point[0], np.int8))
-        )
+        scale, zero_point = _parameters(tensor if tensor in copied else _raw(tensor))
+        shape = () if encoding.axis is None else (len(encoding.scale),)
+        scales = np.array(encoding.scale, np.float32).reshape(shape)
+        points = np.array(encoding.zero_point, np.int8).reshape(shape)
+        graph.initializer.append(tensors.from_array(scale, scales))
+        graph.initializer.append(tensors.from_array(zero_point, points))

@@ -9,6 +9,7 @@ and merged parts give the same counts (formula: notes quant-quality 5.3, with th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,11 @@ BINS = 2048
 """Bins a histogram holds: 16 kB of int64."""
 
 FULL_SIZE = 1 << 14
-"""Arrays of more elements are counted on an even stride; their min and max stay exact."""
+"""Rows (of the first axis, the batch) with more elements are counted on an even stride; min and max
+stay exact."""
+
+MOST_SIZE = 1 << 18
+"""However many rows there are, no more elements of an array than this are counted."""
 
 _SMALLEST_EXPONENT = -160
 """The least exponent: the smallest float32 difference, 2**-149, over `BINS` bins."""
@@ -50,10 +55,15 @@ class Histogram:
     def total(self) -> int:
         return int(self.bins.sum())
 
+    def centres(self) -> NDArray[np.float64]:
+        """The middle of each bin [BINS], no further out than the tensor goes."""
+        middle = np.ldexp(np.arange(BINS) + (self.first + 0.5), self.exponent)
+        return np.asarray(np.clip(middle, self.minimum, self.maximum))
+
     def add(self, array: NDArray[Any]) -> bool:
         """Count a float32 array [...] of any shape; False, and nothing changed, if not finite.
 
-        An empty array changes nothing. Above `FULL_SIZE` elements only every n-th is binned.
+        An empty array changes nothing. Of large ones a `subsample` is binned.
         """
         assert array.dtype == np.float32, array.dtype
         if array.size == 0:
@@ -162,17 +172,26 @@ class Histogram:
 
 
 def subsample(array: NDArray[Any]) -> NDArray[Any]:
-    """Flat view or copy of at most `FULL_SIZE` elements, evenly spread.
+    """Flat view or copy of at most `MOST_SIZE` elements, evenly spread, `FULL_SIZE` a row.
 
-    The stride shares no factor with any dimension, so no row, column or channel is left out.
+    A row gives the same elements whatever batch it is in, up to 16 of the largest rows: so ranges
+    do not depend on how samples were batched. The stride shares no factor with any dimension, so no
+    row, column or channel is left out.
     """
-    flat = array.reshape(-1)
-    if flat.size <= FULL_SIZE:
-        return flat
-    stride = -(-flat.size // FULL_SIZE)
-    while any(math.gcd(stride, size) > 1 for size in array.shape):
+    inner = array.shape[1:]
+    rows = array.reshape(array.shape[0] if array.shape else 1, -1)
+    stride = _stride(rows.shape[1], FULL_SIZE, inner)
+    if rows.shape[0] * -(-rows.shape[1] // stride) <= MOST_SIZE:
+        return rows[:, ::stride].reshape(-1)
+    return array.reshape(-1)[:: _stride(array.size, MOST_SIZE, array.shape)]
+
+
+def _stride(size: int, most: int, shape: Sequence[int]) -> int:
+    """The least stride that takes at most `most` of `size` elements and is coprime to `shape`."""
+    stride = -(-size // most)
+    while stride > 1 and any(math.gcd(stride, extent) > 1 for extent in shape):
         stride += 1
-    return flat[::stride]
+    return stride
 
 
 def _exponent(low: float, high: float) -> int:

@@ -143,9 +143,21 @@ SLUGS: dict[str, Slug] = {
         example="`model.onnx`: not an edgeq bundle: it does not begin as a zip file [not-a-bundle]",
         fix="Make a bundle first: edgeq build model.onnx --target rpi5.",
     ),
+    "not-exact": Slug(
+        cause="An .ort file was to be run with exact integers on a processor whose int8 kernels "
+        "saturate; it was optimized when it was built, so nothing can be changed here.",
+        example="`model.ort` cannot be run exactly here: the int8 kernels of this cpu saturate on "
+        "its weights [not-exact]",
+        fix="Verify it on the target, or build it with `--format onnx`.",
+    ),
     "unknown-engine": Slug(
         cause="No engine of this name is known.",
         example="there is no engine `onnxruntme` [unknown-engine]",
         fix="Use one of the names that the hint lists.",
+    ),
+    "wrong-platform": Slug(
+        cause="An .ort file was optimized for another kind of processor.",
+        example="`model.ort` is optimized for aarch64, and this cpu is x86_64 [wrong-platform]",
+        fix="Run it on its target, or build it with `--format onnx`, which runs anywhere.",
     ),
 }

@@ -56,10 +56,20 @@ class EngineNeeds:
 
 
 @dataclass(frozen=True)
+class MadeFor:
+    """What an artifact in ORT format was optimized for: an architecture, and the version of the
+    engine that wrote it, which only newer ones read."""
+
+    platform: str
+    engine_version: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself. `quality`, `gate`, `calibration`, `ops`, `left_in_float` and
     `model` are JSON of the SDK that a runtime only shows. `raw` is the whole document. `weights`
-    is the file of weights beside the artifact, of a model that one file cannot hold."""
+    is the file of weights beside the artifact, of a model that one file cannot hold; `made_for` is
+    there for an artifact in ORT format alone."""
 
     name: str
     target: str
@@ -82,6 +92,7 @@ class Manifest:
     needs_runtime: str
     digest: str
     raw: Mapping[str, Any]
+    made_for: MadeFor | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document as read."""
@@ -124,10 +135,7 @@ def _newer(what: str, document: Mapping[str, Any]) -> EdgeqError:
 
 
 def _manifest(top: _Object) -> Manifest:
-    top.integer("format", 1, limits.FORMAT)
-    top.text("digest")
-    for shown in ("calibration", "gate", "left_in_float", "model", "ops", "quality"):
-        top.any(shown)
+    _pass_over(top)
     artifact = top.object("artifact")
     weights = artifact.text("weights") if "weights" in artifact.names() else None
     target = top.text("target")
@@ -153,11 +161,26 @@ def _manifest(top: _Object) -> Manifest:
         needs_runtime=top.text("needs_runtime"),
         digest=top.text("digest"),
         raw=top.values,
+        made_for=_made_for(artifact),
     )
     artifact.done()
     top.done()
     _check_references(manifest)
     return manifest
+
+
+def _pass_over(top: _Object) -> None:
+    """What was checked before, and what is only shown."""
+    top.integer("format", 1, limits.FORMAT)
+    top.text("digest")
+    for shown in ("calibration", "gate", "left_in_float", "model", "ops", "quality"):
+        top.any(shown)
+
+
+def _made_for(artifact: _Object) -> MadeFor | None:
+    if artifact.text("format") != "ort":
+        return None
+    return MadeFor(artifact.text("platform"), artifact.text("engine_version"))
 
 
 def _check_references(manifest: Manifest) -> None:

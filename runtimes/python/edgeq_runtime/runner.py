@@ -91,6 +91,7 @@ class Runner:
         vectors = self.manifest.golden
         golden.require_vectors(vectors)
         if self.session.mode == "default" and self._engine.saturates():
+            _check_exact(self.manifest, self._engine)
             artifact = reader.read(self._source).artifact
             session = self._engine.open_session(artifact, exact=True)
             try:
@@ -161,6 +162,7 @@ def load(
     host = cpu if cpu is not None else cpus.host()
     on_target, warnings = cpus.check(manifest.cpu, host, exact=exact)
     name = manifest.engine.name if engine == "auto" else engine
+    _check_platform(manifest, host)
     # before the import, which is where a wrong build dies
     _check_version(manifest, name, engines.installed_version(name), host)
     if isolate:
@@ -168,6 +170,8 @@ def load(
     module = _import(manifest, name)
     _check_version(manifest, name, module.version(), host)  # of a distribution under another name
     exact = exact or host.architecture != manifest.cpu.architecture
+    if exact:
+        _check_exact(manifest, module)
     warnings += _engine_warnings(manifest, name, module, exact)
     session = module.open_session(opened.artifact, threads=threads, exact=exact)
     _check_tensors(manifest, session)
@@ -205,6 +209,31 @@ def verify(
     )
     with runner:
         return runner.self_test()
+
+
+def _check_platform(manifest: Manifest, host: Cpu) -> None:
+    """An .ort file holds what its platform's kernels take: elsewhere it may run, or not, or run
+    wrong."""
+    made = manifest.made_for
+    if made is not None and host.architecture != made.platform:
+        raise EdgeqError(
+            "wrong-platform",
+            f"`{manifest.artifact}` is optimized for {made.platform}, and this cpu is "
+            f"{host.architecture or 'unknown'}",
+            "build for this platform, or in the form that runs anywhere: `--format onnx`",
+        )
+
+
+def _check_exact(manifest: Manifest, module: ModuleType) -> None:
+    """Exact kernels are chosen while a model is optimized, which an .ort file has behind it."""
+    ready = manifest.made_for is not None
+    if ready and manifest.exact_kernels == "needed" and module.saturates():
+        raise EdgeqError(
+            "not-exact",
+            f"`{manifest.artifact}` cannot be run exactly here: the int8 kernels of this cpu "
+            "saturate on its weights",
+            "build it in the form that can: `--format onnx`",
+        )
 
 
 def _import(manifest: Manifest, name: str) -> ModuleType:

@@ -24,12 +24,13 @@ from edgeq_runtime.outside import folder_of
 from edgeq_runtime.tensors import TensorInfo, describe
 
 ENGINE = "onnxruntime"
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "ort")
 QUIET = 4  # ORT_LOGGING_LEVEL_FATAL: what is wrong is said once, by the error
 
 PROPAGATION = "QDQPropagationTransformer"
 """Copies Q/DQ past MaxPool and the like; seen in 1.31.1 on x86: what it copies of an int8 region
 keeps `output_dtype` INT8 when the engine then makes the region uint8, and the model is refused."""
+LAYOUT = "NchwcTransformer"
 
 _ONNX_TYPES = {
     "tensor(float)": "float32",
@@ -158,16 +159,14 @@ def open_session(
     optimize: False runs the graph as written. low_memory: no CPU arena, no memory pattern.
     optimized_path: where the engine saves the graph it really runs. signed_int8: fuse int8
     activations as they are, which is the default on ARM; on x86 there are no fast kernels for it.
+    A file in ORT format is run as it is, in mode "default" whatever `exact` says.
     Raises EdgeqError("engine-refused") with the engine's first line.
     """
+    if is_ort(model):  # optimized when it was written: nothing here changes it
+        exact = optimize = False
     careful = exact and saturates()
-    config = {}
-    folder = folder_of(model)
-    if folder is not None:
-        config["session.model_external_initializers_file_folder_path"] = folder
-        if low_memory:  # else the weights are copied into the order the kernels like best
-            config["session.disable_prepacking"] = "1"
-    beside = dict(config)
+    beside = _beside(model, low_memory)
+    config = dict(beside)
     if signed_int8:
         config["session.qdqisint8allowed"] = "1"
     if careful:
@@ -187,6 +186,48 @@ def open_session(
             return Session(_create(model, options, without), name)
         except ENGINE_ERRORS as error:
             refusals.append(error)
+    raise _refused(refusals[0]) from refusals[0]
+
+
+def _beside(model: bytes | str, low_memory: bool) -> dict[str, str]:
+    """Settings for a model whose weights lie in files beside it."""
+    folder = folder_of(model)
+    if folder is None:
+        return {}
+    config = {"session.model_external_initializers_file_folder_path": folder}
+    if low_memory:  # else the weights are copied into the order the kernels like best
+        config["session.disable_prepacking"] = "1"
+    return config
+
+
+def is_ort(model: bytes | str) -> bool:
+    """Whether `model` is a file in ORT format, in memory."""
+    return isinstance(model, bytes) and model[4:8] == b"ORTM"
+
+
+def to_ort(model: bytes, *, architecture: str) -> bytes:
+    """`model` (ONNX) in ORT format, optimized for "aarch64" or "x86_64" as ONNX Runtime's own
+    converter does (tools/convert_onnx_models_to_ort.py): all levels, int8 activations kept on ARM.
+
+    Never with NchwcTransformer: the blocks of its layout are those of this host's registers. The
+    order of one table in the bytes is random. Raises EdgeqError("engine-refused").
+    """
+    import tempfile
+    from pathlib import Path
+
+    refusals: list[BaseException] = []
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        path = Path(folder) / "model.ort"
+        for without in ((LAYOUT,), (LAYOUT, PROPAGATION)):
+            options = _options(1, True, True, str(path))
+            signed = "1" if architecture == "aarch64" else "0"
+            options.add_session_config_entry("session.save_model_format", "ORT")
+            options.add_session_config_entry("session.qdqisint8allowed", signed)
+            try:
+                _create(model, options, without)
+                return path.read_bytes()
+            except ENGINE_ERRORS as error:
+                refusals.append(error)
     raise _refused(refusals[0]) from refusals[0]
 
 

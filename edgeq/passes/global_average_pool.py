@@ -1,0 +1,49 @@
+"""ReduceMean over height and width becomes `GlobalAveragePool`, which has an int8 kernel.
+
+Without keepdims a Flatten follows, from [N, C, 1, 1] to [N, C]. Equal up to the order of the sum
+over height times width.
+"""
+
+from __future__ import annotations
+
+import onnx_ir
+
+from edgeq.ir import Graph, attribute
+from edgeq.passes.edit import add_node, fresh_name, fresh_node_name, remove, take_over
+from edgeq.passes.match import reduced, why_not_float32
+from edgeq.passes.report import Log
+
+
+def run(graph: Graph, log: Log) -> None:
+    """Only images, [N, C, H, W]; and only float32."""
+    for node in graph.nodes():
+        if node.op_type != "ReduceMean" or node.domain != "":
+            continue
+        source = node.inputs[0]
+        if source is None or source.shape is None or len(source.shape) != 4:
+            continue
+        axes = reduced(node, attribute(node, "keepdims", 1))
+        reason = why_not_float32(source)
+        if axes != (2, 3):
+            known = "not known" if axes is None else f"{list(axes)}"
+            reason = f"its axes are {known}, GlobalAveragePool takes [2, 3]"
+        if reason is not None:
+            log.refuse(node, reason)
+            continue
+        _replace(graph, node, source)
+        log.change(f"`ReduceMean` (node `{node.name}`) became `GlobalAveragePool`")
+
+
+def _replace(graph: Graph, node: onnx_ir.Node, source: onnx_ir.Value) -> None:
+    pool = add_node(node, "GlobalAveragePool", [source], {})
+    if attribute(node, "keepdims", 1):
+        take_over(node.outputs[0], pool.outputs[0])
+    else:
+        made, shape = pool.outputs[0], source.shape
+        assert shape is not None
+        made.name = fresh_name(graph, f"{node.outputs[0].name}_pooled")
+        made.type, made.shape = source.type, onnx_ir.Shape([shape[0], shape[1], 1, 1])
+        flat = add_node(node, "Flatten", [made], {"axis": 1})
+        flat.name = fresh_node_name(graph, f"{node.name}_flat")
+        take_over(node.outputs[0], flat.outputs[0])
+    remove(node)
