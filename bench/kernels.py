@@ -49,6 +49,9 @@ WINDOW = "kernel_shape = [2,2], strides = [2,2]"
 CASES = {
     "Conv 1x1": Case("[m] m = Conv (a, w)"),
     "Conv 3x3": Case("[m] m = Conv <pads = [1,1,1,1]> (a, w3)"),
+    "Conv 1x1 of 62": Case("[m] m = Conv (a, o62)", 62, 56, 62),
+    "Conv 3x3 of 62": Case("[m] m = Conv <pads = [1,1,1,1]> (a, o62x3)", 62, 56, 62),
+    "DepthwiseConv 62 at 56": Case(depthwise(62), 62, 56, 62),
     "DepthwiseConv 32 at 112": Case(depthwise(32), 32, 112, 32),
     "DepthwiseConv 64 at 56": Case(depthwise(64)),
     "DepthwiseConv 144 at 56": Case(depthwise(144), 144, 56, 144),
@@ -71,6 +74,7 @@ CASES = {
 def weights() -> dict[str, NDArray[np.float32]]:
     draw = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"w": (64, 64, 1, 1), "w3": (64, 64, 3, 3)}
+    shapes |= {"o62": (62, 62, 1, 1), "o62x3": (62, 62, 3, 3)}
     for case in CASES.values():
         shapes[f"v{case.channels}"] = (case.channels, case.channels, 1, 1)
         shapes[f"u{case.width}"] = (64, case.width, 1, 1)

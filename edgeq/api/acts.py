@@ -31,11 +31,27 @@ def quantize(work: Work) -> Quantized:
     """The int8 plan that the settings ask for. Raises what `api.int8.quantize` raises."""
     acts = asked.acts(work.settings, has_data=work.has_data)
     if acts in asked.NO_DATA:
-        return _without_data(work, acts)
+        return _steady(work, _without_data(work, acts))
     if acts == choice.MIXED:
-        return _mixed(work)
+        return _steady(work, _mixed(work))
     static = int8.quantize(work)
     return _compared(work, static) if acts == "auto" else _with_tables(work, static)
+
+
+def _steady(work: Work, made: Quantized) -> Quantized:
+    """`made`, or all of it in float where a state that is fed back would drift."""
+    from edgeq.quant.draft import draft
+    from edgeq.search.static import drift
+
+    graph = work.prepared.graph
+    if made.left_float:
+        return made
+    lab = Lab(work.engine.activation_dtype)
+    reason = drift(lab, graph, made.graph or graph, made.plan, work.tap)
+    if not reason:
+        return made
+    nodes = {str(node.name): reason for node in graph.nodes()}
+    return int8.left_float(work, draft(graph, float_nodes=nodes).ops, reason)
 
 
 def _without_data(work: Work, acts: str) -> Quantized:
@@ -131,7 +147,22 @@ def _compared(work: Work, static: Quantized) -> Quantized:
         chosen = choice.choose(candidates, seconds=seconds, source=source, slow=slow)
         because = f"{chosen.kept.name}: {chosen.reason} {chosen.also}".rstrip()
         stage.done(_scores_text(candidates, seconds, source), because)
-    return _told(built[chosen.kept.name], static.search, candidates, chosen)
+        kept = built[chosen.kept.name]
+        if kept is not static:
+            kept = replace(kept, warnings=_other_decisions(work, trials, kept))
+    return _told(kept, static.search, candidates, chosen)
+
+
+def _other_decisions(work: Work, trials: Trials, kept: Quantized) -> tuple[str, ...]:
+    """Warnings where `kept` decides otherwise than the float model on too many samples."""
+    from edgeq.search import decisions
+
+    graph = work.prepared.graph
+    count = decisions.sample_count(graph, len(trials.samples))
+    lab = trials.lab
+    with lab.float_model(graph) as float_model, lab.artifact(_graph(work, kept), kept.plan) as made:
+        found = decisions.compare(float_model, made, trials.parts, work.tap, count)
+    return tuple(agreement.warning for agreement in found if agreement.warning)
 
 
 def _built(work: Work, static: Quantized, names: tuple[str, ...]) -> dict[str, Quantized]:

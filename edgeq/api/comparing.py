@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 GROUP_BYTES = 64_000_000
 """Inner tensors are shown in groups of about this size a side: what one run then holds of them."""
 
+UNKNOWN_BYTES = 1_000_000
+"""What a tensor is taken for where no shape inside the file is known."""
+
 
 @dataclass
 class Judged:
@@ -374,7 +377,9 @@ def _sizes(model: Opened, viewer: Any, names: Sequence[str], feed: Arrays) -> di
     isolate.probe(artifact, engine=model.session.engine, timeout_s=models.PROBE_SECONDS)
     with _shown(model, artifact) as session:
         size = _estimate(session, feed)
-        return {name: size(viewer.inside[name].fetch) for name in names}
+        sizes = {name: size(viewer.inside[name].fetch) for name in names}
+    largest = max((each for each in sizes.values() if each is not None), default=UNKNOWN_BYTES)
+    return {name: largest if each is None else each for name, each in sizes.items()}
 
 
 def _groups(judged: Sequence[Judged], sizes: Sequence[Mapping[str, int]]) -> list[list[Judged]]:
@@ -404,21 +409,23 @@ def _run_group(
             work.progress(StageProgress("Compared", done, work.source.count))
 
 
-def _estimate(session: Any, feed: Arrays) -> Callable[[str], int]:
-    """name -> bytes of an output; free sizes are the inputs' of the same name, else the largest."""
+def _estimate(session: Any, feed: Arrays) -> Callable[[str], int | None]:
+    """name -> bytes of an output, free sizes being the inputs' of the same name; None where the
+    engine infers no shape."""
     import numpy as np
 
     known: dict[Any, int] = {}
     for info in session.inputs:
         array = feed.get(info.name)
         known.update(zip(info.shape, () if array is None else array.shape, strict=False))
-    largest = max((size for array in feed.values() for size in array.shape), default=1)
+    known.pop(None, None)
     infos = {info.name: info for info in session.outputs}
 
-    def size(name: str) -> int:
+    def size(name: str) -> int | None:
         info = infos[name]
-        sizes = (each if isinstance(each, int) else known.get(each, largest) for each in info.shape)
+        sizes = [each if isinstance(each, int) else known.get(each) for each in info.shape]
         item = 8 if info.dtype in ("object", "bfloat16") else np.dtype(info.dtype).itemsize
-        return int(prod(sizes)) * item
+        plain = [each for each in sizes if each is not None]
+        return prod(plain) * item if len(plain) == len(sizes) else None
 
     return size

@@ -21,8 +21,8 @@ def quantize(work: Work) -> Quantized:
 
     with work.stage("Quantized") as stage:
         plan = plan_half(work.prepared.graph, keep_float=work.settings.keep_float)
-        kept = len(plan.notes)
-        stage.done(f"{len(plan.tensors)} tensors to float16", f"{kept} kept in float32")
+        count, kept = len(plan.tensors), len(plan.notes)
+        stage.done(f"{count} tensor{'s' * (count != 1)} to float16", f"{kept} kept in float32")
     work.notes.append(computes(work.target))
     return Quantized(plan, (), None)
 

@@ -31,8 +31,9 @@ def pair_inputs(a: Opened, b: Opened) -> Pairs:
     Raises [not-comparable] naming the inputs of both where they do not fit each other.
     """
     by_name = {info.name: info for info in b.inputs}
+    notes: tuple[str, ...] = ()
     if by_name.keys() == {info.name for info in a.inputs}:
-        pairs, notes = [(info, by_name[info.name]) for info in a.inputs], ()
+        pairs = [(info, by_name[info.name]) for info in a.inputs]
     elif len(a.inputs) == len(b.inputs):
         pairs = list(zip(a.inputs, b.inputs, strict=True))
         notes = (_by_order("inputs", a, b, pairs),)

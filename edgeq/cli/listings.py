@@ -78,6 +78,14 @@ def _engine_block(engine: EngineSupport, sources: _Sources) -> Iterator[str]:
     yield f"{_engine(engine)}: {writes} {sources.mark(engine.source)}"
     for bad in engine.known_bad:
         yield f"  never {bad.version}: {bad.effect} {sources.mark(bad.source)}"
+    if engine.widths is not None:
+        widths = engine.widths
+        multiples = f"{widths.input}, {widths.output}, {widths.depthwise}"
+        yield from _wrapped(
+            "packed int8 convolutions take multiples of these channels (input, output, depthwise): "
+            f"{multiples} {sources.mark(widths.source)}",
+            "  ",
+        )
     rows = [("OPERATION", "ENCODING", "SPEED", "AGAINST FP32", "")]
     remarks = []
     for row in engine.policy:

@@ -260,8 +260,9 @@ def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Ite
     where = f"{coverage['engine']} on {coverage['on']}"
     yield _row("runs", f"{'; '.join(parts) or 'nothing'} ({where})")
     if console.verbose:
-        details = (*coverage.get("pairs", ()), *coverage["lines"], *coverage.get("hints", ()))
-        yield from (_row("", line) for line in details)
+        pairs = (f"Q and DQ left: {line}" for line in coverage.get("pairs", ()))
+        hints = (f"hint: {line}" for line in coverage.get("hints", ()))
+        yield from (_row("", line) for line in (*pairs, *coverage["lines"], *hints))
 
 
 def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:

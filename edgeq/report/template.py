@@ -128,6 +128,8 @@ def _output(facts: Facts) -> Iterator[str]:
     yield "# Where the bundle goes, and as what: zip, or dir for a folder with the model as a file."
     yield '#out = "model.edgeq"'
     yield '#as = "zip"'
+    yield "# The format of the model in it: onnx, or ort, which is tied to one platform and engine."
+    yield '#format = "onnx"'
     yield "# Replace a folder that is there already."
     yield "#force = true"
     if _has_classes(facts):

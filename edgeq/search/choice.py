@@ -134,7 +134,7 @@ _PREFERRED = {
 
 def _by_quality(kept: Candidate, able: Sequence[Candidate], slow: Mapping[str, str]) -> str:
     if len(able) == 1:
-        return "; ".join(f"{name}: {reason}" for name, reason in slow.items())
+        return "; ".join(f"{name}: {why}" for name, why in slow.items()) or "no other is possible"
     return f"closest to the float model by {MARGIN_DB:g} dB or more"
 
 

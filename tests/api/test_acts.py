@@ -142,6 +142,21 @@ def test_a_model_of_tiny_weights_is_built_in_float(save: Callable[..., Path]) ->
     assert "its weights have less than 256 values" in line
 
 
+def test_a_state_that_might_drift_stays_float(save: Callable[..., Path]) -> None:
+    """Sixteen made-up samples in a row cannot show that 99 % of decisions hold."""
+    model = save(
+        """g (float[1,16] x, float[1,32] state_in) => (float[1,32] y, float[1,32] state_out) {
+            a = MatMul (x, w)  b = MatMul (state_in, u)  c = Add (a, b)
+            state_out = Tanh (c)  y = Sigmoid (state_out) }""",
+        w=np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32),
+        u=np.eye(32, dtype=np.float32),
+    )
+    build = edgeq.build(model, target="rpi5", settings=SETTINGS)
+    assert build.precision == "fp32"
+    (line,) = [line for line in build.warnings if "the artifact is float" in line]
+    assert "`state_out` is fed back as `state_in`" in line
+
+
 # -- speed --------------------------------------------------------------------------------------
 
 

@@ -121,5 +121,10 @@ def test_what_the_target_is_slow_with_is_not_taken() -> None:
     assert choose(rows, seconds={}, slow=everything).kept.name == "dynamic"
 
 
+def test_the_only_one_is_kept() -> None:
+    chosen = choose([candidate("dynamic", 3.0)], seconds={})
+    assert (chosen.kept.name, chosen.reason) == ("dynamic", "no other is possible")
+
+
 def test_the_words_name_every_candidate() -> None:
     assert set(choice._PREFERRED) == {choice.STATIC, choice.DYNAMIC, choice.MIXED}

@@ -261,3 +261,29 @@ def test_weights_that_are_restored_at_every_run_say_so() -> None:
     assert coverage(model.SerializeToString()).pairs == (
         "1 at the constant (`w`): it is stored in int8 and turned to float at every run",
     )
+
+
+def test_a_plans_reason_is_found_where_fusing_took_the_name(
+    graph_of: Any, quantized: Any, tmp_path: Any
+) -> None:
+    """The engine runs Conv and Clip as one op under the name of the Clip's result."""
+    import onnxruntime
+
+    from edgeq.quant.hints import reasons
+
+    graph = graph_of(
+        """g (float[1,3,8,8] x) => (float[1,4,6,6] y) {
+          low = Constant <value_float = 0.0> () high = Constant <value_float = 6.0> ()
+          [one] a = Conv(x, w)  [six] b = Clip(a, low, high)  [two] y = Conv(b, v) }""",
+        {"w": normal(4, 3, 3, 3), "v": normal(4, 4, 1, 1)},
+    )
+    made = quantized(graph, float_nodes={"one": "the stem is slow here"})
+    words = reasons(graph, made.plan)
+    assert words["a"] == words["b"] == "the stem is slow here"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "o.onnx")
+    onnxruntime.InferenceSession(made.artifact(), options, ["CPUExecutionProvider"])
+    found = coverage((tmp_path / "o.onnx").read_bytes(), words)
+    (line,) = found.lines
+    assert line.endswith("runs in float: the stem is slow here")
+    assert any(pair.endswith(": the stem is slow here") for pair in found.pairs)

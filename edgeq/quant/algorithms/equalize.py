@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeq.ir import Graph, attribute, constant
 from edgeq.quant.algorithms.pairs import Pair, find_pairs, input_channels, output_channels
-from edgeq.quant.algorithms.transform import Transformed, set_constant
+from edgeq.quant.algorithms.transform import Transformed, on_grid, set_constant
 
 Floats = NDArray[np.float64]
 
@@ -116,6 +116,7 @@ def _visit(
     wanted = np.clip(old * _balance(pair, sides, peak, old), 1.0 / clamp, clamp)
     if pair.top < math.inf:
         wanted = _below_the_clip(wanted, peak, pair.top)
+    wanted = on_grid(wanted)
     step = wanted / old
     totals[pair] = wanted
     sides.rows[pair.first] *= step

@@ -18,7 +18,13 @@ import onnx_ir
 from numpy.typing import NDArray
 
 from edgeq.ir import Graph, attribute, constant, is_captured
-from edgeq.quant.algorithms.transform import RefusedError, Transformed, only_reader, set_constant
+from edgeq.quant.algorithms.transform import (
+    RefusedError,
+    Transformed,
+    on_grid,
+    only_reader,
+    set_constant,
+)
 
 Floats = NDArray[np.float64]
 
@@ -110,7 +116,7 @@ def _factors(peak: NDArray[Any], columns: Floats, alpha: float) -> Floats:
     alive = (peak > 0.0) & (columns > 0.0)
     made = np.ones(columns.shape)
     made[alive] = peak[alive].astype(np.float64) ** alpha / columns[alive] ** (1.0 - alpha)
-    return np.clip(made, *_LIMITS)
+    return on_grid(np.clip(made, *_LIMITS))
 
 
 def _is_layer(node: onnx_ir.Node) -> bool:

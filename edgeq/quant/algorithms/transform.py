@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 from edgeq.ir import Graph, is_captured
 from edgeq.passes.edit import add_initializer
 
+_STEPS = (
+    *(1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096),
+    *(1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424),
+)
+"""2 ** (k / 8) for k = 0..7."""
+
 
 @dataclass(frozen=True)
 class Transformed:
@@ -37,6 +43,16 @@ class RefusedError(Exception):
         if node is not None:
             words = {"node": node.name, "op": node.op_type, **words}
         super().__init__(table[key].format(**words))
+
+
+def on_grid(factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`factor` > 0 of any shape, each moved to the nearest eighth of an octave: by 4.5 % at most.
+
+    Activations differ in their last bits between two hosts. Factors made of them would change the
+    last bits of millions of weights, and the codes of some; so they come off a coarse grid.
+    """
+    steps = np.rint(8.0 * np.log2(factor)).astype(np.int64)
+    return np.asarray(np.ldexp(np.array(_STEPS)[steps % 8], steps // 8))
 
 
 def set_constant(graph: Graph, node: onnx_ir.Node, at: int, array: NDArray[Any], stem: str) -> None:

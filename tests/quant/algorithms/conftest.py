@@ -91,9 +91,12 @@ def lab() -> Lab:
 @pytest.fixture(scope="session")
 def skewed_net(graph_of: Callable[..., Graph]) -> Callable[..., Graph]:
     """Two inverted residual blocks whose expanded channels differ by e^+-`skew`; the function is
-    the same for every skew (with a clip: as long as the clip does not act)."""
+    the same for every skew. With a clip all are made smaller, so that it does not act; `binding`
+    makes half of them larger, so that it does."""
 
-    def make(activation: str = "Relu", skew: float = 3.0, seed: int = 0) -> Graph:
+    def make(
+        activation: str = "Relu", skew: float = 3.0, seed: int = 0, *, binding: bool = False
+    ) -> Graph:
         rng = np.random.default_rng(seed)
         weights: dict[str, np.ndarray] = {}
 
@@ -109,7 +112,8 @@ def skewed_net(graph_of: Callable[..., Graph]) -> Callable[..., Graph]:
             layer(f"d{n}", 36, 1, 3)
             layer(f"p{n}", 12, 36, 1)
             for first, second in ((f"e{n}", f"d{n}"), (f"d{n}", f"p{n}")):
-                factor = np.exp(rng.uniform(-skew, skew, 36))
+                below = skew if activation == "Clip" and not binding else 0.0
+                factor = np.exp(rng.uniform(-skew, skew, 36) - below)
                 weights[f"w_{first}"] *= factor[:, None, None, None]
                 weights[f"b_{first}"] *= factor
                 along = (-1, 1, 1, 1) if second.startswith("d") else (1, -1, 1, 1)

@@ -109,14 +109,16 @@ def test_the_function_stays_what_it_was(graph_of: GraphOf, lab, maker: str, read
 @settings(max_examples=30)
 @given(alpha=st.floats(0, 1), seed=st.integers(0, 99))
 def test_the_factors_are_those_of_the_paper(graph_of: GraphOf, alpha: float, seed: int) -> None:
-    """s = max|x|^alpha / max|W|^(1 - alpha), the largest over all readers; equation 4."""
+    """s = max|x|^alpha / max|W|^(1 - alpha), the largest over all readers; equation 4. Each
+    is moved to the nearest eighth of an octave."""
     weights = {**WEIGHTS, "wq": normal(12, 8, seed=seed), "wk": normal(12, 8, seed=seed + 1)}
     text = HEAD + NORM + "[q] a = MatMul (n, wq) [k] b = MatMul (n, wk) y = Add (a, b) }"
     graph = graph_of(text, weights)
     peak = np.abs(normal(12, seed=seed + 2)).astype(np.float64) + 0.01
     after = smooth(graph, {"n": peak}, alpha=alpha).graph
     largest = np.abs(np.concatenate([weights["wq"], weights["wk"]], axis=1)).max(axis=1)
-    wanted = peak**alpha / largest.astype(np.float64) ** (1 - alpha)
+    paper = peak**alpha / largest.astype(np.float64) ** (1 - alpha)
+    wanted = 2.0 ** (np.rint(8 * np.log2(paper)) / 8)
     for name in ("wq", "wk"):
         made = constant(after.value(name))
         assert made is not None
@@ -139,8 +141,8 @@ def test_channels_that_say_nothing_are_left_alone_and_factors_are_bounded(
     after = smooth(graph, {"n": peak}).graph
     factor = WEIGHTS["gain"] / constant(after.value("gain"))
     assert factor[0] == factor[1] == 1.0
-    assert factor[2] == pytest.approx(_LIMITS[0])
-    assert factor[3] == pytest.approx(_LIMITS[1])
+    assert factor[2] == pytest.approx(_LIMITS[0], rel=0.045)  # on the grid of factors
+    assert factor[3] == pytest.approx(_LIMITS[1], rel=0.045)
 
 
 def test_constants_that_others_read_are_copied(graph_of: GraphOf, lab) -> None:
