@@ -82,6 +82,7 @@ def _inspect_bundle(path: Path, plan: bool) -> Inspection:
         "engine": raw["engine"],
         "exact_kernels": manifest.exact_kernels,
         "cpu": raw["cpu"],
+        "artifact": raw["artifact"],
         "inputs": [tensor_document(info) for info in manifest.inputs],
         "outputs": [tensor_document(info) for info in manifest.outputs],
         "input_specs": raw["input_specs"],

@@ -61,7 +61,7 @@ def reasons(graph: Graph, plan: QuantPlan) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in graph.nodes():
         decision = plan.ops.get(str(node.name))
-        if decision is None or not decision.reason:
+        if decision is None or decision.precision != "float32" or not decision.reason:
             continue
         words = decision.reason
         source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None

@@ -71,10 +71,11 @@ def mean_square(histogram: Histogram) -> Range:
     codes reach no further than the tensor does. A bin counts as its centre plus the variance w^2/12
     inside it, which is the same for all and drops out. Coarse to fine over the scale.
     """
-    if histogram.minimum == histogram.maximum:
-        return histogram.minimum, histogram.maximum
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    if histogram.minimum == histogram.maximum or high - low <= _STEPS * affine.SMALLEST_SCALE:
+        return low, high
     moments = _Moments(histogram)
-    widest = affine.from_range(histogram.minimum, histogram.maximum)[0]
+    widest = affine.from_range(low, high)[0]
     scales = _between(widest, widest * _NARROWEST, _COARSE)
     for _ in range(2):
         best = int(np.argmin(moments.errors(scales)[0]))

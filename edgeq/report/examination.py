@@ -60,6 +60,7 @@ def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
                 ("made with", f"edgeq {data['made_by']}"),
                 ("engine", f"{engine['name']} {engine['measured']} (>= {engine['minimum']})"),
                 ("cpu", _cpu_text(cpu)),
+                ("model", _artifact_text(data["artifact"])),
                 ("gate", _gate_text(data["gate"])),
                 ("digest", data["digest"]),
             ),
@@ -83,6 +84,11 @@ def _cpu_text(cpu: Mapping[str, Any]) -> str:
     required = ", ".join(cpu["required"]) or "nothing more"
     fast = f"; faster with {', '.join(cpu['fast'])}" if cpu["fast"] else ""
     return f"{cpu['architecture']}, requires {required}{fast}"
+
+
+def _artifact_text(artifact: Mapping[str, Any]) -> str:
+    made = f", for {artifact['platform']} alone" if artifact["format"] == "ort" else ""
+    return f"{artifact['file']} ({artifact['format']}){made}"
 
 
 def _gate_text(gate: Mapping[str, Any] | None) -> str:

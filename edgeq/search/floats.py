@@ -14,6 +14,9 @@ from edgeq.search.scoring import Score
 SAMPLES = 4
 """Samples that one tensor at a time is judged on: it looks for losses of tenfold, not tenths."""
 
+SAID = 3
+"""How many of those that lose most are told of."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -22,11 +25,15 @@ class Suspect:
     group: Group
     layer: str = ""
 
+    @property
+    def what(self) -> str:
+        """In words."""
+        return f"the weights of `{self.layer}`" if self.layer else f"`{self.group[0][0]}`"
+
     def reason(self, score: Score) -> str:
         """Why it stays float, after `score` was measured with nothing but it quantized."""
         part, decibels = score.worst
-        what = f"the weights of `{self.layer}`" if self.layer else f"`{self.group[0][0]}`"
-        return f"quantizing {what} alone leaves {decibels:.1f} dB at output `{part}`"
+        return f"quantizing {self.what} alone leaves {decibels:.1f} dB at output `{part}`"
 
 
 def without_fragile(designer: Designer, best: Design) -> Design | str:
@@ -59,6 +66,22 @@ def without_fragile(designer: Designer, best: Design) -> Design | str:
             return _kept(designer, after, more)
         count *= 2
     return best
+
+
+def say_worst(designer: Designer, best: Design) -> None:
+    """Tell which tensors and weights of `best` lose most alone: why its score is no higher."""
+    suspects = _suspects(best)
+    trials, count = designer.trials, min(SAMPLES, len(designer.trials.samples))
+    with designer.lab.switched(best.graph, [suspect.group for suspect in suspects]) as model:
+        found = sensitivity.worst(
+            lambda on: trials.of_switches(model, on, count),
+            len(suspects),
+            SAID,
+            sensitivity.trial_limit(best.graph, count),
+        )
+    losses = [f"{suspects[at].what} {score.worst[1]:.1f} dB" for at, score in found.items()]
+    if losses:
+        designer.journal.said(f"most is lost by quantizing, each alone: {', '.join(losses)}")
 
 
 def _left_out(

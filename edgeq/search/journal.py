@@ -39,6 +39,10 @@ class Journal:
         self.notes.append(f"search: {note}")
         self.lines.append(f"{note}: {measured}" if measured else note)
 
+    def said(self, line: str) -> None:
+        """Something measured that decided nothing: it goes into the document, not the bundle."""
+        self.lines.append(line)
+
     def to_json(self, score: Score | None) -> dict[str, Any]:
         """`score` is that of the plan that was kept, None where none was."""
         parts = {} if score is None else score.parts

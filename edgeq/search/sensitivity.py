@@ -74,6 +74,25 @@ def find(measure: Measure, count: int, limit: int) -> Sensitivity:
     return Sensitivity(alone, trials, sum(len(group) for _, group in waiting))
 
 
+def worst(measure: Measure, count: int, wanted: int, limit: int) -> dict[int, Score]:
+    """The `wanted` of 0..`count`-1 that alone lose most, by halving what loses most first."""
+    alone: dict[int, Score] = {}
+    waiting: list[tuple[float, tuple[int, ...], Score | None]] = [
+        (-math.inf, tuple(range(count)), None)
+    ]
+    trials = 0
+    while waiting and len(alone) < wanted and trials < limit:
+        _, group, score = heapq.heappop(waiting)
+        if len(group) == 1 and score is not None:
+            alone[group[0]] = score
+            continue
+        for half in _halves(group) if score is not None else [group]:
+            found = measure(frozenset(half))
+            trials += 1
+            heapq.heappush(waiting, (round(found.worst[1], 1), half, found))
+    return alone
+
+
 def _halves(group: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     middle = len(group) // 2
     return group[:middle], group[middle:]

@@ -89,6 +89,8 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
     drifted = drift(lab, begun.graph, best.graph, best.plan, samples)
     if drifted:
         return _left_float(designer, begun, best, drifted)
+    if best.score.total < ENOUGH_DB:
+        floats.say_worst(designer, best)
     return Found(
         graph=best.graph,
         draft=best.draft,

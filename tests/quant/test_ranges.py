@@ -96,6 +96,12 @@ def test_every_range_holds_zero_and_ends_where_the_tensor_does(
     assert high <= max(float(values.max()), 0.0) + half
 
 
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_a_tensor_below_the_smallest_scale_keeps_its_ends(method: str) -> None:
+    values = np.array([-1e-38, 0.0, 2e-38, 1e-38], np.float32)
+    assert ranges.find(seen(values), method) == (float(values.min()), float(values.max()))
+
+
 @settings(max_examples=40)
 @given(SMALL, st.sampled_from(ranges.METHODS), st.integers(-20, 20))
 def test_ranges_follow_the_unit_of_the_tensor(

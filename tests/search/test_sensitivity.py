@@ -52,6 +52,14 @@ def test_a_cap_on_work_leaves_the_rest_and_says_how_many() -> None:
     assert found.left > 0
 
 
+def test_the_worst_are_found_in_order() -> None:
+    noise = {17: 0.05, 90: 0.01, 200: 0.02, 300: 0.001}
+    found = sensitivity.worst(measure_of(noise), 370, 3, 600)
+    assert list(found) == [17, 200, 90]
+    assert sensitivity.worst(measure_of(noise), 370, 3, 5) == {}
+    assert list(sensitivity.worst(measure_of(noise), 1, 3, 600)) == [0]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_tensors_are_all_measured(count: int) -> None:
     found = sensitivity.find(measure_of(dict.fromkeys(range(count), 0.5)), count, 600)

@@ -287,3 +287,27 @@ def test_a_plans_reason_is_found_where_fusing_took_the_name(
     (line,) = found.lines
     assert line.endswith("runs in float: the stem is slow here")
     assert any(pair.endswith(": the stem is slow here") for pair in found.pairs)
+
+
+def test_an_op_that_the_engine_takes_into_int8_all_the_same_is_named(
+    graph_of: Any, quantized: Any, tmp_path: Any
+) -> None:
+    import onnxruntime
+
+    from edgeq.quant.hints import reasons
+
+    graph = graph_of(
+        """g (float[1,3,8,8] x) => (y) {
+          [one] a = Conv(x, w)  [gate] s = Sigmoid(a)  [two] y = Conv(s, v) }""",
+        {"w": normal(4, 3, 3, 3), "v": normal(4, 4, 1, 1)},
+    )
+    made = quantized(graph, float_nodes={"gate": "kept"})
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "o.onnx")
+    onnxruntime.InferenceSession(made.artifact(), options, ["CPUExecutionProvider"])
+    found = coverage((tmp_path / "o.onnx").read_bytes(), reasons(graph, made.plan))
+    assert found.int8["Sigmoid"] == 1
+    assert found.lines == (
+        "Sigmoid `gate` runs in int8: the plan leaves it in float, but the engine takes ops that "
+        "have an int8 kernel into int8 between DequantizeLinear and QuantizeLinear",
+    )

@@ -8,6 +8,7 @@ data (a Reshape, a MaxPool) is told by propagating element types from inputs and
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -88,7 +89,8 @@ class Coverage:
     """What runs how. `int8` and `float` count ops by type; `q` and `dq` count what is left of the
     pairs; `layout` counts the engine's own changes of layout. Shape arithmetic is not counted.
 
-    `lines` names every float op that touches quantized data, with the reason; `pairs` says in a few
+    `lines` names every float op that touches quantized data, with the reason, and every op that
+    the plan leaves in float and the engine runs in int8 all the same; `pairs` says in a few
     words what each group of Q and DQ that is left stands for, most of them first.
     """
 
@@ -104,6 +106,11 @@ class Coverage:
 PAIR_LINES = 6
 """Groups of left Q and DQ that are spelled out; the rest is counted."""
 
+_TAKEN = (
+    "the plan leaves it in float, but the engine takes ops that have an int8 kernel into int8 "
+    "between DequantizeLinear and QuantizeLinear"
+)
+
 _EXAMPLES = 3
 """Names a line quotes."""
 
@@ -117,31 +124,30 @@ def coverage(model_bytes: bytes, reasons: Mapping[str, str] = MappingProxyType({
     """
     graph = onnx.load_model_from_string(model_bytes).graph
     types = _propagate(graph)
-    counted: dict[str, dict[str, int]] = {"int8": {}, "float": {}}
-    layout = 0
-    floats: list[onnx.NodeProto] = []
+    counted: dict[str, list[onnx.NodeProto]] = {"int8": [], "float": []}
     for node in graph.node:
-        if _is_layout(node):
-            layout += 1
-            continue
-        precision = _precision(node, types)
-        if precision is None:
-            continue
-        name = _plain_name(node.op_type)
-        counted[precision][name] = counted[precision].get(name, 0) + 1
-        if precision == "float":
-            floats.append(node)
+        precision = None if _is_layout(node) else _precision(node, types)
+        if precision is not None:
+            counted[precision].append(node)
     kinds = [node.op_type for node in graph.node]
     neighbours = _Neighbours(graph, reasons)
+    taken = (node for node in counted["int8"] if _own_name(node) in reasons)
     return Coverage(
-        int8=dict(sorted(counted["int8"].items())),
-        float=dict(sorted(counted["float"].items())),
+        int8=_by_type(counted["int8"]),
+        float=_by_type(counted["float"]),
         q=kinds.count("QuantizeLinear"),
         dq=kinds.count("DequantizeLinear"),
-        layout=layout,
-        lines=neighbours.lines(floats),
+        layout=sum(map(_is_layout, graph.node)),
+        lines=(
+            *neighbours.lines(counted["float"]),
+            *(f"{_called(node)} runs in int8: {_TAKEN}" for node in taken),
+        ),
         pairs=_Pairs(graph, neighbours).lines(),
     )
+
+
+def _by_type(nodes: Sequence[onnx.NodeProto]) -> dict[str, int]:
+    return dict(sorted(Counter(_plain_name(node.op_type) for node in nodes).items()))
 
 
 def _propagate(graph: onnx.GraphProto) -> dict[str, int]:
