@@ -61,10 +61,13 @@ docs: $(STAMP) ## Write the generated pages of docs/ anew
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/blocks.py
 
-bench: $(STAMP) ## Measure start-up, memory and overhead (minutes)
+bench: $(STAMP) ## Measure start-up, memory, overhead, int8's quality and speed (minutes)
 	$(BIN)/python bench/cli_start.py
 	$(BIN)/python bench/runtime_overhead.py
 	$(BIN)/python bench/calibration_memory.py
+	$(BIN)/python bench/quality.py
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/build_cost.py --no-percentile
 
 fuzz: $(STAMP) ## Read N mutated models: make fuzz N=20000
 	EDGEQ_FUZZ_FILES=$(N) $(BIN)/python -m pytest tests/fuzz

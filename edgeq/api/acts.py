@@ -168,12 +168,12 @@ def _other_decisions(work: Work, trials: Trials, kept: Quantized) -> tuple[str, 
 def _built(work: Work, static: Quantized, names: tuple[str, ...]) -> dict[str, Quantized]:
     """The candidates, the one first that is preferred where all are equal."""
     built: dict[str, Quantized] = {} if static.left_float else {choice.STATIC: static}
+    if choice.MIXED in names and not static.left_float:
+        built[choice.MIXED] = _mixed(work)
     if choice.DYNAMIC in names:
         dynamic = _without_data(work, choice.DYNAMIC)
         if not dynamic.left_float:
             built[choice.DYNAMIC] = dynamic
-    if choice.MIXED in names and not static.left_float:
-        built[choice.MIXED] = _mixed(work)
     if choice.prefers_dynamic(work.prepared.graph) and choice.STATIC in built:
         built[choice.STATIC] = built.pop(choice.STATIC)
     return built

@@ -62,7 +62,12 @@ def _by_weights(best: Design, peaks: Peaks) -> Make:
 
 
 def _by_activations(best: Design, peaks: Peaks) -> Make:
-    return partial(equalize, channel_maxima=peaks, clips=True)
+    return partial(equalize, channel_maxima=peaks)
+
+
+def _past_clips(best: Design, peaks: Peaks) -> Make | None:
+    clips = any(node.op_type == "Clip" for node in best.graph.nodes())
+    return partial(equalize, channel_maxima=peaks, clips=True) if clips else None
 
 
 def _widely(best: Design, peaks: Peaks) -> Make | None:
@@ -77,12 +82,13 @@ def _smoothed(best: Design, peaks: Peaks) -> Make | None:
 VARIANTS: Mapping[str, Callable[[Design, Peaks], Make | None]] = {
     "equalized": _by_weights,
     "equalized by activations": _by_activations,
+    "equalized past bounds": _past_clips,
     "equalized widely": _widely,
     "smoothed": _smoothed,
 }
 """What is tried, the gentler first: how the transform is made of a design and its channels' peaks,
-None where it is not worth a try. By activations pairs with a ReLU6 between them take part: their
-factors are exact on all that was measured."""
+None where it is not worth a try. Past bounds means pairs with a ReLU6 between them: by activations
+their factors are as good as exact, which is measured."""
 
 
 def _tried(designer: Designer, best: Design, name: str, make: Make) -> Design:

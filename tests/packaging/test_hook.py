@@ -64,13 +64,13 @@ def test_the_default_install_is_what_the_design_lists(repository: Path) -> None:
     rows = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
     names = [row.partition(">=")[0] for row in rows]
     assert names == ["numpy", "onnx", "onnx-ir", "onnxruntime", "click", "rich"]
-    assert sorted(project["project"]["optional-dependencies"]) == ["dev", "torch"]
+    assert sorted(project["project"]["optional-dependencies"]) == ["dev", "images", "torch"]
 
 
 def test_the_runtime_needs_numpy_alone(repository: Path) -> None:
     project = tomllib.loads((repository / "runtimes/python/pyproject.toml").read_text())["project"]
     assert project["dependencies"] == ["numpy>=1.21"]
-    assert sorted(project["optional-dependencies"]) == ["onnxruntime"]
+    assert sorted(project["optional-dependencies"]) == ["images", "onnxruntime"]
     assert project["requires-python"] == ">=3.9"
 
 

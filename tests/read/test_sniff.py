@@ -118,5 +118,7 @@ def test_the_size_is_bounded(tmp_path, monkeypatch, model):
     monkeypatch.setattr(files, "MAX_BYTES", 10)
     path = tmp_path / "m.onnx"
     path.write_bytes(model().SerializeToString())
-    with pytest.raises(EdgeqError, match=r"bytes in one file or small tensors; at most 10 are read"):
+    with pytest.raises(
+        EdgeqError, match=r"bytes in one file or small tensors; at most 10 are read"
+    ):
         read(path)
