@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_LABELS_BYTES = 1 << 20
 
+BESIDE_MINIMUM = "1.21.0"
+"""The first ONNX Runtime that finds weights beside a model in memory; 1.20.1 does not, measured."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -157,7 +160,7 @@ def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> Bun
         outputs=graph.outputs,
         input_ranges={info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges,
         exact_kernels=_kernels(work, plan),
-        **_needs(work.target, candidate.shipped.format),
+        **_needs(work.target, candidate.shipped.format, beside=weights is not None),
         card=_card(work, candidate),
         exact_outputs=exact_outputs(graph, plan, work.engine.activation_dtype),
         input_specs=input_specs(work.settings),
@@ -197,19 +200,23 @@ def _name(work: Work, candidate: Candidate) -> str:
     return f"{stem}-{work.target.name}-{candidate.precision}"
 
 
-def _needs(target: Target, form: str) -> dict[str, Any]:
+def _needs(target: Target, form: str, *, beside: bool) -> dict[str, Any]:
     """What the artifact is, and what it asks of a device: engine versions and CPU features. An .ort
     file is read by the version that wrote it and by newer ones."""
     from edgeq_runtime import engines
+    from edgeq_runtime.runner import parts
 
     support = target.engine(ENGINE)
     version = engines.get(ENGINE).version()
+    minimum = version if form == "ort" else support.minimum
+    if beside:
+        minimum = max(minimum, BESIDE_MINIMUM, key=parts)
     return {
         "engine": ENGINE,
         "artifact_file": FILES[form],
         "artifact_format": form,
         "engine_measured": version,
-        "engine_minimum": version if form == "ort" else support.minimum,
+        "engine_minimum": minimum,
         "engine_known_bad": {bad.version: bad.effect for bad in support.known_bad},
         "architecture": target.architecture,
         "required_features": target.required_features,

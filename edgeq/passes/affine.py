@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir
 
 from edgeq.ir import Graph, attribute, constant, sole_consumer
-from edgeq.passes.edit import add_initializer, bypass
+from edgeq.passes.edit import absorb, add_initializer
 
 Array = np.ndarray[Any, Any]
 
@@ -97,5 +97,5 @@ def fold_into(
     if len(maker.inputs) < 3:
         maker.resize_inputs(3)
     maker.replace_input_with(2, add_initializer(graph, stem, new_bias))
-    bypass(node, made)
+    absorb(graph, node, made)
     return None

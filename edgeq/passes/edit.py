@@ -100,6 +100,21 @@ def bypass(node: onnx_ir.Node, source: onnx_ir.Value) -> None:
     remove(node)
 
 
+def absorb(graph: Graph, node: onnx_ir.Node, made: onnx_ir.Value) -> None:
+    """Remove `node`, whose work the maker of `made`, its only input, does from now on.
+
+    `made` takes the name of what `node` made, or a fresh one: a name stands for the same numbers
+    in every form of a model, so that `compare` can match tensors by it.
+    """
+    gone = node.outputs[0]
+    name = gone.name or fresh_name(graph, f"{made.name}_scaled")
+    gone.replace_all_uses_with(made, replace_graph_outputs=True)
+    gone.name = None
+    made.name, made.type = name, gone.type or made.type
+    made.shape = gone.shape if gone.shape is not None else made.shape
+    remove(node)
+
+
 def remove(node: onnx_ir.Node) -> None:
     """Take out a node that nothing reads any more; what its bodies read from outside is free."""
     assert node.graph is not None

@@ -57,6 +57,18 @@ def only_use(value: onnx_ir.Value) -> onnx_ir.Node | None:
     return value.consumers()[0]
 
 
+def crashes_in_body(value: onnx_ir.Value, is_int8: Callable[[onnx_ir.Node], bool]) -> bool:
+    """Whether `value`, dequantized, goes through float ops of `rules.PROPAGATED` into a body."""
+    for reader in value.consumers():
+        if reader.graph is not value.graph or reader.domain or is_int8(reader):
+            continue
+        if reader.op_type in rules.PROPAGATED and reader.inputs[0] is value:
+            made = reader.outputs[0]
+            if is_captured(made) or crashes_in_body(made, is_int8):
+                return True
+    return False
+
+
 def why_not_folded(node: onnx_ir.Node) -> str:
     """The reason for a clamp that could have been folded but was not."""
     value = node.inputs[0]

@@ -18,7 +18,7 @@ from edgeq.numerics import affine
 from edgeq.quant import rules
 from edgeq.quant.calibrate import Statistics
 from edgeq.quant.draft import Draft, Join
-from edgeq.quant.observers.histogram import BINS, Histogram
+from edgeq.quant.observers.histogram import Histogram
 
 LEAST_DB = 20.0
 """SQNR a part must keep at the scale of the whole: below it a tensor can alone cost a detector
@@ -102,11 +102,7 @@ def sqnr_at(histogram: Histogram, scale: float) -> float:
     """
     if histogram.total == 0:
         return math.inf
-    centre = np.ldexp(np.arange(BINS) + histogram.first + 0.5, histogram.exponent)
-    centre = np.clip(centre, histogram.minimum, histogram.maximum)
-    mass = histogram.bins.astype(np.float64)
-    if histogram.zeros:
-        mass[-histogram.first] -= histogram.zeros
+    centre, mass = histogram.centres(), histogram.mass()
     error = float(mass @ (centre - np.rint(centre / scale) * scale) ** 2)
     power = float(mass @ centre**2)
     return math.inf if error <= 0.0 or power <= 0.0 else 10.0 * math.log10(power / error)

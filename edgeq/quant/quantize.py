@@ -19,6 +19,9 @@ from edgeq.quant.weights import WeightEncoder
 TIE_RATIO = 2.0
 """A Concat gives its operands one encoding while that costs none of them more than one bit."""
 
+_WIDEST_BELOW = -255.0
+"""Assumed for a tensor that was never below 0 and must not be above: scale 1."""
+
 DEFAULT_METHOD = "minmax"
 """The range method of a tensor that is given none."""
 
@@ -102,12 +105,21 @@ class _Activations:
         return {tensor: made[group[0]] for group in self.draft.ties for tensor in group}
 
     def _encoding(self, head: str) -> Encoding:
-        low, high = self._union(self.joined[head])
+        low, high = self._ends(head)
         scale, zero_point = affine.from_range(low, high)
-        while not self._keeps_clamps((head,), scale, zero_point):
+        while scale > affine.SMALLEST_SCALE and not self._keeps_clamps((head,), scale, zero_point):
             scale, zero_point = affine.tighter(low, scale)
         origin = self.methods[head] + self.reason.get(head, "")
         return Encoding("int8", (scale,), (zero_point,), origin=origin)
+
+    def _ends(self, head: str) -> Range:
+        """The range of a group. Where it is 0 alone, because a clamp ends there and all was above,
+        it is what that clamp lets through: no codes beside 0 would end at 0."""
+        low, high = self._union(self.joined[head])
+        bounds = self.draft.clamps.get(head, ())
+        if low == high and any(top == 0.0 for _, top in bounds):
+            low = max(_WIDEST_BELOW, *(bottom for bottom, _ in bounds))
+        return low, high
 
     def _join(self, join: Join) -> None:
         """Give the operands and the result one range, unless that costs a bit or undoes a clamp."""

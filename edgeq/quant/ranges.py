@@ -99,7 +99,7 @@ def divergence(histogram: Histogram) -> Range:
     width = math.ldexp(1.0, histogram.exponent)
     if histogram.minimum == histogram.maximum or high - low <= _KL_LEVELS * width:
         return low, high
-    mass = _without_zeros(histogram)
+    mass = histogram.mass()
     least = _KL_LEVELS * width / (high - low)
     shares = np.linspace(1.0, least, _KL_THRESHOLDS)
     edges = low / width + (high - low) / width * np.linspace(0.0, 1.0, _KL_LEVELS + 1)
@@ -118,7 +118,7 @@ FINDERS: dict[str, Callable[[Histogram], Range]] = {
     "kl": divergence,
 }
 """Each takes a histogram that holds something and gives (low, high) within its [min, max], but for
-rounding by less than half a step."""
+rounding to half a step and of the scale."""
 
 METHODS = tuple(FINDERS)
 
@@ -126,14 +126,6 @@ METHODS = tuple(FINDERS)
 def _between(first: float, last: float, count: int) -> NDArray[np.float64]:
     """`count` scales in geometric order from `first` to `last`, as encodings hold them."""
     return affine.round_up_scale(np.geomspace(first, last, count)).astype(np.float64)
-
-
-def _without_zeros(histogram: Histogram) -> NDArray[np.float64]:
-    """Counts [BINS] less the exact zeros, which any encoding keeps as they are."""
-    mass = histogram.bins.astype(np.float64)
-    if histogram.zeros:
-        mass[-histogram.first] -= histogram.zeros
-    return mass
 
 
 class _Moments:
@@ -147,7 +139,7 @@ class _Moments:
         self.first = histogram.first
         self.low = min(histogram.minimum, 0.0) / self.unit
         self.high = max(histogram.maximum, 0.0) / self.unit
-        mass = _without_zeros(histogram)
+        mass = histogram.mass()
         centre = histogram.centres() / self.unit
         self.sums = np.zeros((3, BINS + 1))
         np.cumsum([mass, mass * centre, mass * centre * centre], axis=1, out=self.sums[:, 1:])

@@ -131,6 +131,8 @@ class Regions:
         """Why this op has no place in an int8 region, or nothing."""
         if node.op_type in rules.CLAMPS:
             return "" if node in self.hosts else candidates.why_not_folded(node)
+        if any(self._crashes(value) for value in found.outputs):
+            return "a body reads its result behind a move in float: there ONNX Runtime crashes"
         if node.op_type in rules.HEAVY:
             return ""
         if not any(self._fed(node, value) for value in found.inputs):
@@ -141,6 +143,10 @@ class Regions:
         if not any(self.candidate(user) for user in readers):
             return "only float ops or outputs of the model read its result"
         return ""
+
+    def _crashes(self, value: onnx_ir.Value) -> bool:
+        made = self.made(value)
+        return candidates.crashes_in_body(made, lambda node: self.candidate(node) is not None)
 
     def _fed(self, node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
         if value.is_graph_input():

@@ -115,7 +115,8 @@ class Designer:
             methods = (self.options.method,)
         best: Design | None = None
         for method in methods or CHOICES:
-            plan = self._plan(graph, drafted, statistics, method)
+            safe = self.options.pair_safe
+            plan = self._plan(graph, drafted, statistics, method, pair_safe=safe)
             score = self.trials.of_plan(graph, plan)
             self.journal.tried(step, method, score)
             if best is None or score.total >= best.score.total + MARGIN_DB:
@@ -130,6 +131,14 @@ class Designer:
             return None
         statistics = self.seen(best.graph, best.statistics, drafted)
         return self.designed(step, best.graph, statistics, drafted, floats)
+
+    def pair_safe_cost(self, best: Design) -> float | None:
+        """What weights that cannot saturate cost `best`, in dB: measured against its plan with
+        plain scales, on exact kernels. None where the target's kernels do not saturate."""
+        if not self.options.pair_safe:
+            return None
+        plain = self._plan(best.graph, best.draft, best.statistics, best.method, pair_safe=False)
+        return self.trials.of_plan(best.graph, plain).total - best.score.total
 
     def seen(self, graph: Graph, statistics: Statistics, drafted: Draft) -> Statistics:
         """`statistics` with the tensors that only `drafted` observes, over all samples."""
@@ -146,11 +155,17 @@ class Designer:
         with self.lab.float_model(graph, observe) as model:
             return calibrate(model, samples, observe)
 
-    def _plan(self, graph: Graph, drafted: Draft, statistics: Statistics, method: str) -> QuantPlan:
+    def _plan(
+        self,
+        graph: Graph,
+        drafted: Draft,
+        statistics: Statistics,
+        method: str,
+        *,
+        pair_safe: bool,
+    ) -> QuantPlan:
         make = registry.resolve("algorithms", method)
-        plan: QuantPlan = make(
-            graph, drafted, statistics, method=method, pair_safe=self.options.pair_safe
-        )
+        plan: QuantPlan = make(graph, drafted, statistics, method=method, pair_safe=pair_safe)
         return plan
 
 

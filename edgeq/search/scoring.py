@@ -145,7 +145,8 @@ class Meter:
                 continue
             if output.gate is not None:
                 weight = _weights(wanted, output.gate)
-                noise, signal = noise * weight, signal * weight
+                noise = np.where(weight > 0.0, noise, 0.0) * weight  # infinite where nothing is
+                signal = signal * weight
             chosen = labels != _NOBODY
             size = len(output.names)
             where = labels[chosen]

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import onnx_ir
 from numpy.typing import NDArray
 
 from edgeq.ir import Graph
@@ -67,22 +68,28 @@ class Loop:
 
 def find_states(graph: Graph) -> tuple[State, ...]:
     """Inputs and outputs of one type and shape whose names differ only in which end they are:
-    `state` and `stateN`, `h0` and `hn`, `past_k` and `present_k`, `x_in` and `x_out`."""
+    `state` and `stateN`, `h0` and `hn`, `past_k` and `present_k`, `x_in` and `x_out`.
+
+    None in a model that reads nothing else (`image` to `image_out`), and no input that the model
+    hands out as it is."""
     outputs: dict[str, list[TensorInfo]] = {}
-    for info in graph.outputs:
-        outputs.setdefault(_stem(info.name), []).append(info)
+    for info, value in zip(graph.outputs, graph.home.outputs, strict=True):
+        if not _is_handed_on(value):
+            outputs.setdefault(_stem(info.name), []).append(info)
     states = []
     for info in graph.inputs:
         found = outputs.get(_stem(info.name), [])
         if _stem(info.name) and len(found) == 1 and _alike(info, found[0]):
             states.append(State(info.name, found[0].name))
-    return tuple(states)
+    return tuple(states) if len(states) < len(graph.inputs) else ()
 
 
 def run_loop(
     reference: Runner, candidate: Runner, states: Sequence[State], samples: Iterable[Feeds]
 ) -> Loop:
-    """Run both over `samples` in order, each fed with its own states from the second one on."""
+    """Run both over `samples` in order, each fed with its own states from the second one on.
+
+    The states themselves are compared, but for decisions, where no other output is a float one."""
     names = {state.output: state.input for state in states}
     sums: dict[str, _Sums] = {}
     frames = 0
@@ -93,10 +100,12 @@ def run_loop(
         got = candidate.run({**feeds, **_fed_back(got, names)})
         frames += 1
         for name, array in wanted.items():
-            if name not in names and array.dtype.kind == "f" and array.size:
+            if array.dtype.kind == "f" and array.size:
                 sums.setdefault(name, _Sums()).add(array, got[name])
-    worst = max((_ratio(row.noise, row.signal) for row in sums.values()), default=0.0)
-    decided = [row for row in sums.values() if row.decides]
+    told = {name: row for name, row in sums.items() if name not in names}
+    compared = (told or sums).values()
+    worst = max((_ratio(row.noise, row.signal) for row in compared), default=0.0)
+    decided = [row for row in told.values() if row.decides]
     total = sum(row.decisions for row in decided)
     agreement = sum(row.equal for row in decided) / total if total else 1.0
     return Loop(frames, 120.0 if worst == 0.0 else -10.0 * math.log10(worst), agreement)
@@ -120,6 +129,9 @@ class _Sums:
         return not self.lone or (self.low >= 0.0 and self.high <= 1.0)
 
     def add(self, wanted: NDArray[Any], got: NDArray[Any]) -> None:
+        if wanted.shape != got.shape:
+            self.noise = math.inf
+            return
         exact, other = wanted.astype(np.float64), got.astype(np.float64)
         self.noise += float(np.square(other - exact).sum())
         self.signal += float(np.square(exact).sum())
@@ -131,6 +143,14 @@ class _Sums:
             same = exact.argmax(axis=-1) == other.argmax(axis=-1)
         self.equal += int(np.count_nonzero(same))
         self.decisions += int(np.size(same))
+
+
+def _is_handed_on(value: onnx_ir.Value) -> bool:
+    """Whether an output is an input of the model, perhaps behind an Identity."""
+    node = value.producer()
+    if node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value.is_graph_input()
 
 
 def _fed_back(outputs: Feeds, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:

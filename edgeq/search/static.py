@@ -98,7 +98,7 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         method=best.method,
         score=best.score,
         journal=journal,
-        summary=_summary(best, journal),
+        summary=_summary(best, journal) + _pair_safe(designer, best),
         warnings=_other_decisions(designer, begun.graph, best),
     )
 
@@ -164,6 +164,17 @@ def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> 
         summary="all of it stays in float",
         left_float=reason,
     )
+
+
+def _pair_safe(designer: Designer, best: Design) -> str:
+    """What weights that cannot saturate cost; said to people, too fine a number for a bundle."""
+    cost = designer.pair_safe_cost(best)
+    if cost is None:
+        return ""
+    price = f"{cost:.1f} dB" if cost >= 0.05 else "nothing"
+    line = f"weights that cannot saturate cost {price}"
+    designer.journal.said(f"{line}, against plain scales on exact kernels")
+    return f", {line}"
 
 
 def _summary(best: Design, journal: Journal) -> str:

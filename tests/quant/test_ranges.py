@@ -91,9 +91,21 @@ def test_every_range_holds_zero_and_ends_where_the_tensor_does(
 ) -> None:
     low, high = ranges.find(seen(values), method)
     assert low <= 0.0 <= high
-    half = affine.from_range(low, high)[0] / 2  # a window of codes ends on a multiple of its scale
-    assert min(float(values.min()), 0.0) - half <= low
-    assert high <= max(float(values.max()), 0.0) + half
+    least, most = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    # a window of codes ends on a multiple of its scale, and a scale that was rounded up makes the
+    # window wider than the tensor: the end that was not rounded to has that on top
+    scale = affine.from_range(low, high)[0]
+    slack = scale / 2 + max(0.0, 255 * scale - (most - least))
+    assert least - slack <= low
+    assert high <= most + slack
+
+
+def test_a_window_rounded_at_one_end_reaches_a_little_further_at_the_other() -> None:
+    """Found by the test above: half a step, and what rounding the scale up added."""
+    low, high = ranges.find(seen(np.array([-496.75, 445.0])), "mse")
+    scale = affine.from_range(-496.75, 445.0)[0]
+    assert low == -134 * scale
+    assert high == 121 * scale
 
 
 @pytest.mark.parametrize("method", ["minmax", "mse"])

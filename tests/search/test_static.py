@@ -226,7 +226,7 @@ def test_the_simpler_method_is_kept_unless_another_gains_the_margin(
             decibels = 40.0 + next(told)
             return Score({"y": decibels}, decibels)
 
-        monkeypatch.setattr(design.Designer, "_plan", lambda self, g, d, s, method: None)
+        monkeypatch.setattr(design.Designer, "_plan", lambda *_, **__: None)
         monkeypatch.setattr("edgeq.search.trials.Trials.of_plan", fake)
         monkeypatch.setattr(static, "_other_decisions", lambda *_: ())
         assert static.find(lab, begun, images, options).method == wanted, gains
@@ -273,3 +273,17 @@ def test_without_int8_there_is_nothing_to_start_from(graph_of: Graphs) -> None:
     assert not static.has_int8(first)
     kept = static.drafted(graph, replace(static.Options(), float_nodes={"relu0": "because"}))
     assert kept.ops["relu0"].reason == "because"
+
+
+def test_what_weights_that_cannot_saturate_cost_is_said(
+    graph_of: Graphs, lab: Lab, images: Any
+) -> None:
+    graph = graph_of(CNN, weights())
+    for pair_safe in (False, True):
+        options = static.Options(pair_safe=pair_safe)
+        begun = static.start(lab, graph, static.drafted(graph, options), images)
+        found = static.find(lab, begun, images, options)
+        said = [line for line in found.journal.lines if "weights that cannot saturate" in line]
+        assert len(said) == pair_safe
+        assert ("weights that cannot saturate cost " in found.summary) == pair_safe
+        assert not any("saturate cost" in note for note in found.journal.notes), "a figure"

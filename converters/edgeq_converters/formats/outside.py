@@ -7,8 +7,7 @@ float weights then cost the memory of one tensor at a time.
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,36 +21,54 @@ KEEP_OUTSIDE_BYTES = 2**30
 CHUNK_BYTES = 1 << 24
 
 
-class OpenFile:
-    """A file that was checked and opened once, closed when nothing reads from it any more.
+class CheckedFile:
+    """A file that was checked once, and is the same one whenever it is read.
 
-    Reading by descriptor, not by mapping: a file that somebody cuts short while it is read is an
-    error here, where a mapping would end the process by SIGBUS.
+    It is opened for each range and closed again, so that a model of thousands of files needs one
+    descriptor. Reading, not mapping: a file that somebody cuts short while it is read is an error
+    here, where a mapping would end the process by SIGBUS.
     """
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, opened: Callable[[], int], name: str) -> None:
+        """`opened` gives a new descriptor of the file, after its own checks."""
         self.name = name
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor)
+        self._opened = opened
+        descriptor = opened()
+        try:
+            self._known = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._known.st_size
 
     def pieces(self, offset: int, length: int) -> Iterator[bytes]:
         """The bytes [offset, offset + length), at most `CHUNK_BYTES` at a time.
 
-        Raises EdgeqError [external-data] where the file ends before.
+        Raises EdgeqError [external-data] where the file ends before or is no longer the same.
         """
         end = offset + length
-        while offset < end:
-            piece = self._read(min(end - offset, CHUNK_BYTES), offset)
-            if not piece:
-                raise EdgeqError("external-data", f"{self.name} became shorter while it was read")
-            offset += len(piece)
-            yield piece
+        with os.fdopen(self._opened(), "rb", buffering=0) as file:
+            self._compare(os.fstat(file.fileno()))
+            file.seek(offset)
+            while offset < end:
+                piece = file.read(min(end - offset, CHUNK_BYTES))
+                if not piece:
+                    raise self._refused("became shorter while it was read")
+                offset += len(piece)
+                yield piece
 
-    def _read(self, length: int, offset: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._descriptor, length, offset)
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
-        return os.read(self._descriptor, length)
+    def _compare(self, found: os.stat_result) -> None:
+        known = self._known
+        if found.st_size < known.st_size:
+            raise self._refused("became shorter while it was read")
+        marks = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        if any(getattr(found, mark) != getattr(known, mark) for mark in marks):
+            raise self._refused("was changed while it was read")
+
+    def _refused(self, what: str) -> EdgeqError:
+        return EdgeqError("external-data", f"{self.name} {what}")
 
 
 class Outside(onnx_ir.LazyTensor):
@@ -59,7 +76,7 @@ class Outside(onnx_ir.LazyTensor):
 
     def __init__(
         self,
-        file: OpenFile,
+        file: CheckedFile,
         *,
         folder: str,
         location: str,

@@ -13,13 +13,14 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx_ir
 from onnx import TensorProto
 
 from edgeq.errors import EdgeqError
-from edgeq_converters.formats.outside import OpenFile, Outside
+from edgeq_converters.formats.outside import CheckedFile, Outside
 from edgeq_converters.read.files import reason, refuse_size
 from edgeq_converters.read.findings import quote
 
@@ -43,7 +44,7 @@ class ExternalData:
     model: str
     ranges: dict[Key, bytes | Outside] = field(default_factory=dict)
     deferred: dict[str, Outside] = field(default_factory=dict)
-    _files: dict[str, tuple[OpenFile, int]] = field(default_factory=dict)
+    _files: dict[str, CheckedFile] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -72,7 +73,7 @@ class ExternalData:
         return held
 
     def defer(self, tensor: TensorProto, wanted: int) -> None:
-        """Check where `tensor` lies and open that file, but leave its data there."""
+        """Check where `tensor` lies and that file, but leave its data there."""
         key, label = self._place(tensor, wanted)
         made = Outside(
             self._file(*key, label),
@@ -105,23 +106,30 @@ class ExternalData:
             self._refuse(f"{label} has {key} {quote(text)}, which is no byte count")
         return int(text)
 
-    def _file(self, location: str, offset: int, length: int, label: str) -> OpenFile:
-        """The file at `location`, checked when it is first opened, long enough for the range."""
+    def _file(self, location: str, offset: int, length: int, label: str) -> CheckedFile:
+        """The file at `location`, checked when it is first used, long enough for the range."""
         if location not in self._files:
-            descriptor = self._open(self._parts(location, label), location, label)
-            try:
-                size = self._checked_size(os.fstat(descriptor), location, label)
-            except EdgeqError:
-                os.close(descriptor)
-                raise
-            self._files[location] = (OpenFile(descriptor, f"{self.model}: {quote(location)}"), size)
-        file, size = self._files[location]
-        if offset + length > size:
+            self._files[location] = CheckedFile(
+                partial(self._opened, self._parts(location, label), location, label),
+                f"{self.model}: {quote(location)}",
+            )
+        file = self._files[location]
+        if offset + length > file.size_bytes:
             self._refuse(
                 f"{label} wants bytes {offset:,} to {offset + length:,} of {quote(location)}, "
-                f"which has {size:,}"
+                f"which has {file.size_bytes:,}"
             )
         return file
+
+    def _opened(self, parts: tuple[str, ...], location: str, label: str) -> int:
+        """A descriptor of the file at `location`, by every check that there is."""
+        descriptor = self._open(parts, location, label)
+        try:
+            self._check_plain(os.fstat(descriptor), location, label)
+        except EdgeqError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _parts(self, location: str, label: str) -> tuple[str, ...]:
         """The components of a location that is relative and stays inside by its text alone."""
@@ -163,7 +171,7 @@ class ExternalData:
         if not Path(os.path.realpath(path)).is_relative_to(root):
             self._refuse(f"{label} is at {quote(location)}, outside the model's folder")
 
-    def _checked_size(self, status: os.stat_result, location: str, label: str) -> int:
+    def _check_plain(self, status: os.stat_result, location: str, label: str) -> None:
         if not stat.S_ISREG(status.st_mode):
             self._refuse(f"{label} is at {quote(location)}, which is not a regular file")
         if status.st_nlink != 1:
@@ -171,7 +179,6 @@ class ExternalData:
                 f"{label} is at {quote(location)}, which has {status.st_nlink} names (hard links)",
                 _COPY_HINT,
             )
-        return status.st_size
 
     def _refuse(self, text: str, *hints: str) -> None:
         raise EdgeqError("external-data", f"{self.model}: {text}", *hints)

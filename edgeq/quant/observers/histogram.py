@@ -60,6 +60,13 @@ class Histogram:
         middle = np.ldexp(np.arange(BINS) + (self.first + 0.5), self.exponent)
         return np.asarray(np.clip(middle, self.minimum, self.maximum))
 
+    def mass(self) -> NDArray[np.float64]:
+        """Counts [BINS] less the exact zeros, which any encoding keeps as they are."""
+        counts = self.bins.astype(np.float64)
+        if self.zeros:
+            counts[-self.first] -= self.zeros
+        return counts
+
     def add(self, array: NDArray[Any]) -> bool:
         """Count a float32 array [...] of any shape; False, and nothing changed, if not finite.
 

@@ -278,6 +278,15 @@ def digest_plain(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
+def check_zeros(path: Path, pieces: Iterable[tuple[int, int]]) -> None:
+    """Refuse such a file that holds anything but zeros in one of the pieces [start, stop)."""
+    with _open_plain(path) as file:
+        for start, stop in pieces:
+            file.seek(start)
+            if any(file.read(stop - start)):
+                raise damaged(f"`{path.name}` holds bytes of no tensor after byte {start}")
+
+
 def _open_plain(path: Path) -> BinaryIO:
     _check_plain(path.lstat(), path.name)
     flags = os.O_RDONLY

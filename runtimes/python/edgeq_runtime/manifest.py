@@ -189,6 +189,7 @@ def _check_references(manifest: Manifest) -> None:
     for file in wanted:
         if file is not None and file not in manifest.files:
             raise canonical.damaged(f"{archive.MANIFEST}: `{file}` is not in `files`")
+    _check_artifact(manifest)
     inputs = {info.name: info for info in manifest.inputs}
     outputs = {info.name for info in manifest.outputs}
     ruled = [info.name for info in manifest.outputs if info.name in manifest.golden.rules]
@@ -207,6 +208,20 @@ def _check_references(manifest: Manifest) -> None:
         if not names <= known:
             raise canonical.damaged(f"{archive.MANIFEST}: `{what}` names an unknown tensor")
     _check_holes(manifest)
+
+
+def _check_artifact(manifest: Manifest) -> None:
+    """Rules 4.4 and 6.6: weights are a file of their own, beside ONNX; what wrote an .ort file is
+    the least that reads it."""
+    weights, made = manifest.weights, manifest.made_for
+    others = (manifest.artifact, manifest.plan, manifest.golden.file, archive.CARD)
+    if weights is not None and (weights in others or manifest.artifact_format != "onnx"):
+        raise canonical.damaged(f"{archive.MANIFEST}: `{weights}` cannot be the weights")
+    if made is not None and made.engine_version != manifest.engine.minimum:
+        raise canonical.damaged(
+            f"{archive.MANIFEST}: `{manifest.artifact}` was written by {made.engine_version!r:.40},"
+            f" and `engine.minimum` is {manifest.engine.minimum!r:.40}"
+        )
 
 
 def _check_holes(manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Union
 
 from edgeq_runtime import archive
+from edgeq_runtime import artifact as artifacts
 from edgeq_runtime import manifest as manifests
 from edgeq_runtime.canonical import damaged
 from edgeq_runtime.errors import EdgeqError
@@ -105,8 +106,18 @@ def _check_digests(manifest: Manifest, files: dict[str, bytes], folder: Path | N
         if len(files[name]) != entry.size:
             raise damaged(f"`{name}` has {len(files[name])} bytes, the manifest says {entry.size}")
         _check_digest(name, hashlib.sha256(files[name]).hexdigest(), entry)
+    _check_artifact(manifest, files[manifest.artifact], folder)
     beside = None if manifest.weights is None else os.path.realpath(str(folder))
     return Bundle(manifest, files, beside)
+
+
+def _check_artifact(manifest: Manifest, data: bytes, folder: Path | None) -> None:
+    """It is what the manifest calls it, and refers to nothing but its own weights."""
+    weights = manifest.weights
+    size = 0 if weights is None else manifest.files[weights].size
+    gaps = artifacts.check(data, manifest.artifact, manifest.artifact_format, weights, size)
+    if folder is not None and weights is not None:
+        archive.check_zeros(folder / weights, gaps)
 
 
 def _check_digest(name: str, found: str, entry: FileEntry) -> None:
