@@ -13,6 +13,7 @@ from edgeq.search import choice
 
 if TYPE_CHECKING:
     from edgeq.api.stages import Quantized, Work
+    from edgeq.ir import Graph
     from edgeq.quant.plan import QuantPlan
     from edgeq.search.trials import Trials
 
@@ -62,7 +63,7 @@ def _without_data(work: Work, acts: str) -> Quantized:
         plan = _lowered(work, acts)
         stage.done(*quantized_text(plan))
     if plan.tensors:
-        return Quantized(plan, _dynamic_outputs(work, plan), None, graph)
+        return Quantized(plan, _dynamic_outputs(graph, plan), None, graph)
     int8.require_heavy(work, plan.ops)
     return int8.left_float(work, plan.ops)
 
@@ -82,25 +83,26 @@ def _lowered(work: Work, acts: str, base: Quantized | None = None) -> QuantPlan:
 
 def _mixed(work: Work) -> Quantized:
     """Static int8 but for the layers on constant matrices, which become dynamic."""
+    from edgeq.api.stages import LEFT_TO_DYNAMIC
     from edgeq.quant.dynamic import dynamic_nodes
 
     names = dynamic_nodes(work.prepared.graph, keep_float=work.settings.keep_float)
-    base = int8.quantize(work, float_nodes=dict.fromkeys(names, "left to dynamic int8"))
+    base = int8.quantize(work, float_nodes=dict.fromkeys(names, LEFT_TO_DYNAMIC))
     plan = _lowered(work, choice.DYNAMIC, base)
     if not plan.tensors:
         return base
     if base.left_float:
         note = "mixed: no operator is left for static int8"
         plan = replace(plan, notes=(*plan.notes, note))
-    observed = (*base.observed, *_dynamic_outputs(work, plan))
+    observed = (*base.observed, *_dynamic_outputs(_graph(work, base), plan))
     return replace(base, plan=plan, observed=observed, left_float="")
 
 
-def _dynamic_outputs(work: Work, plan: QuantPlan) -> tuple[str, ...]:
+def _dynamic_outputs(graph: Graph, plan: QuantPlan) -> tuple[str, ...]:
     """What the layers in dynamic int8 make: compared with float layer by layer."""
     return tuple(
         str(node.outputs[0].name)
-        for node in work.prepared.graph.nodes()
+        for node in graph.nodes()
         if (decision := plan.ops.get(str(node.name))) and decision.precision == "dynamic-int8"
     )
 
@@ -145,8 +147,8 @@ def _compared(work: Work, static: Quantized) -> Quantized:
         seconds, source = _seconds(work, built)
         slow = _slow(work)
         chosen = choice.choose(candidates, seconds=seconds, source=source, slow=slow)
-        because = f"{chosen.kept.name}: {chosen.reason} {chosen.also}".rstrip()
-        stage.done(_scores_text(candidates, seconds, source), because)
+        told = _scores_text(candidates, seconds, source)
+        stage.done(f"{chosen.kept.name} int8 is kept", f"{told} {chosen.also}".rstrip())
         kept = built[chosen.kept.name]
         if kept is not static:
             kept = replace(kept, warnings=_other_decisions(work, trials, kept))

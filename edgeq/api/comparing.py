@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq import registry
 from edgeq.api import models
 from edgeq.api.pairing import Pairs, pair_inputs, pair_outputs
-from edgeq.api.progress import Stage
+from edgeq.api.progress import Stage, on_samples
 from edgeq.api.samples import SEED, SYNTHETIC
 from edgeq.api.use import Opened, opened
 from edgeq.errors import EdgeqError
@@ -261,7 +261,7 @@ def _compare_outputs(work: Work, viewers: Sequence[Any]) -> list[Judged]:
             work.samples += 1
             work.progress(StageProgress("Compared", work.samples, work.source.count))
         work.samples *= work.source.group
-        stage.done(f"on {work.samples} samples", f"outputs: {len(judged)}")
+        stage.done(on_samples(work.samples), f"outputs: {len(judged)}")
     work.a.session.close()
     work.b.session.close()
     work.not_compared.extend(_mismatches(judged))
@@ -338,7 +338,7 @@ def _compare_inside(work: Work, viewers: Sequence[Any]) -> list[Judged]:
                 return []
         for group in _groups(judged, sizes):
             _run_group(work, models_seen, group)
-        stage.done(f"on {work.samples} samples", f"inner tensors of one name: {len(judged)}")
+        stage.done(on_samples(work.samples), f"inner tensors of one name: {len(judged)}")
     work.not_compared.extend(_mismatches(judged))
     return judged
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,9 @@ class Prepared:
 
 def text_name(path: Path) -> str:
     """A file's name as text for manifest, card and screen: bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    from edgeq.data.feeds import short
+
+    return short(path)
 
 
 def read_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> ReadResult:

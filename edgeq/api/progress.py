@@ -8,6 +8,11 @@ from types import TracebackType
 from edgeq.report.events import Progress, StageFinished, StageStarted
 
 
+def on_samples(count: int) -> str:
+    """`on 1 sample`, `on 16 samples`: what a stage worked on."""
+    return f"on {count} sample{'' if count == 1 else 's'}"
+
+
 class Stage:
     """`with Stage("Read", progress) as stage: ...; stage.done(subject, detail)`."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq import registry
 from edgeq.api.formats import Shipped, ship
 from edgeq.api.models import ENGINE, Prepared, open_exact, write_model
+from edgeq.api.progress import on_samples
 from edgeq.api.samples import Tap
 from edgeq.errors import EdgeqError
 from edgeq.report.results import Fidelity, LeftInFloat, TensorError
@@ -111,6 +112,10 @@ def quantized_as(work: Work, precision: str) -> Quantized | None:
     return acts.quantize(work) if precision == "int8" else None
 
 
+LEFT_TO_DYNAMIC = "left to dynamic int8"
+"""Why the static half of a mixed plan leaves a layer alone."""
+
+
 def quantized_text(plan: QuantPlan) -> tuple[str, str]:
     """What the stage's line says: operators in int8 per type, and how many are left in float."""
     counts = plan.counts()
@@ -118,7 +123,9 @@ def quantized_text(plan: QuantPlan) -> tuple[str, str]:
     kinds = (
         f"{count} {op}{word}" for name, word in words.items() for op, count in counts[name].items()
     )
-    return ", ".join(kinds), f"{sum(counts['float32'].values())} left in float"
+    later = sum(op.reason == LEFT_TO_DYNAMIC for op in plan.ops.values())
+    left = f"{sum(counts['float32'].values()) - later} left in float"
+    return ", ".join(kinds), f"{left}, {later} to dynamic int8" if later else left
 
 
 def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candidate:
@@ -359,7 +366,7 @@ def measure_coverage(
 
 
 def _checked_text(fidelity: Fidelity) -> tuple[str, str]:
-    subject = f"on {fidelity.samples} samples"
+    subject = on_samples(fidelity.samples)
     if fidelity.worst:
         layer = fidelity.worst[0]
         return subject, f"worst layer: {layer.name} (SQNR {layer.sqnr_db:.1f} dB)"
@@ -430,7 +437,7 @@ class Evaluated:
             qualities = compare(self._float_scores, self._score(artifact))
             n = qualities[0].n if qualities else None
             stage.done(
-                f"on {n} samples" if n else "by the evaluation function",
+                on_samples(n) if n else "by the evaluation function",
                 ", ".join(q.metric for q in qualities),
             )
         return tuple(qualities)

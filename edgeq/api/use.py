@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api import models
-from edgeq.api.progress import Stage
+from edgeq.api.progress import Stage, on_samples
 from edgeq.errors import EdgeqError
 from edgeq.report.events import Note, Progress, StageProgress, Warned, silent
 from edgeq.report.results import Evaluation, Ran, Verified
@@ -321,7 +321,7 @@ def evaluate(
         with Stage("Evaluated", progress) as stage:
             scored = compare(None, evaluation.score(model.session.run))
             n = scored[0].n if scored else None
-            stage.done(f"on {n} samples" if n else "by the function", model.name)
+            stage.done(on_samples(n) if n else "by the function", model.name)
         qualities = tuple(_with_baseline(quality, model.recorded) for quality in scored)
         gated = gated.after(qualities)
         measured: dict[str, Any] = {quality.metric: quality for quality in qualities}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgeq.cli.console import Console
 from edgeq.cli.lazy import Command, usage_error
 from edgeq.cli.options import OUTPUT, json_option, option, shape_option
 from edgeq.cli.units import shell_word
+
+if TYPE_CHECKING:
+    from edgeq.report.results import Inspection
 
 EXAMPLES = (
     ("inputs, outputs, operators of a model", "edgeq inspect model.onnx"),
@@ -57,8 +62,17 @@ def command(
     console = ctx.ensure_object(Console)
     result = api.inspect(file, shape=shape, plan=plan)
     Story(console).rest(notes=() if plan else result.notes)
-    word = shell_word(file)
-    bundle = result.kind == "bundle"
-    next_line = f"edgeq verify {word}" if bundle else f"edgeq build {word} --target rpi5"
     show = partial(tensors.plan, only_float=only_float) if plan else render.inspection
-    return render.show(console, result, show, next_line)
+    return render.show(console, result, show, _after(result, shell_word(file)))
+
+
+def _after(result: Inspection, word: str) -> str:
+    """`verify` where this host can load the artifact, else what is known of the one that can."""
+    if result.kind != "bundle":
+        return f"edgeq build {word} --target rpi5"
+    from edgeq_runtime.cpu import host
+
+    platform = result.data["artifact"].get("platform")
+    if platform not in (None, host().architecture):
+        return f"edgeq targets {result.data['target']}"
+    return f"edgeq verify {word}"

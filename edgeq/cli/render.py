@@ -240,7 +240,7 @@ def _operator_lines(
         rows = [(f"{n} {op_type}", reason) for (op_type, reason), n in _group(left).items()]
     hidden = len(rows) - SHOWN_GROUPS
     if hidden > 0 and not console.verbose:
-        rows = [*rows[:SHOWN_GROUPS], (f"and {hidden} more kinds", "all with -v")]
+        rows = [*rows[:SHOWN_GROUPS], (f"and {counted(hidden, 'more kind')}", "all with -v")]
     yield from table(rows, indent=" " * _LABEL, gap=2)
 
 
@@ -269,7 +269,9 @@ def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:
     """How far each output and the worst layers are from float; signal to noise, in dB."""
     samples = _samples(fidelity.samples, fidelity.source)
     yield _row("fidelity", f"against float on {samples}:")
-    worst = fidelity.worst if console.verbose else fidelity.worst[:SHOWN_LAYERS]
+    outputs = {error.name for error in fidelity.outputs}
+    inside = [error for error in fidelity.worst if error.name not in outputs]
+    worst = inside if console.verbose else inside[:SHOWN_LAYERS]
     rows = [("output", error.name, _noise(error)) for error in fidelity.outputs]
     rows += [("worst", error.name, _noise(error)) for error in worst]
     yield from table(rows, indent=" " * _LABEL, gap=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +74,10 @@ def batch_of(info: TensorInfo) -> int:
     return size if isinstance(size, int) else 1
 
 
-def short(where: str) -> str:
-    """A source's name for reports, without its folder: results must not depend on where it lies."""
-    return Path(where).name
+def short(where: str | Path) -> str:
+    """A file's or folder's name for reports, bytes that are not UTF-8 as escapes. Without its own
+    folder: results must not depend on where it lies."""
+    return os.fsencode(Path(where).name).decode("utf-8", "backslashreplace")
 
 
 def samples_text(count: int) -> str:

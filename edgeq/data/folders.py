@@ -15,6 +15,7 @@ from edgeq.data.feeds import (
     batch_of,
     evenly_spaced,
     samples_text,
+    short,
 )
 from edgeq.data.fitting import fit_item, fits, refuse_shape
 from edgeq.data.npy import StoredRows, open_npy
@@ -83,7 +84,7 @@ def _open_arrays(
     count = len(files) if whole else len(files) // batch
     if not whole and len(files) % batch:
         notes.append(
-            f"{samples_text(len(files) % batch)} of {folder.resolve().name} dropped:"
+            f"{samples_text(len(files) % batch)} of {short(folder.resolve())} dropped:"
             f" the model's batch is {batch}"
         )
     if count == 0:
@@ -91,7 +92,7 @@ def _open_arrays(
             "bad-data",
             f"{folder} holds {samples_text(len(files))}, and the model's batch is {batch}",
         )
-    return Source(folder.resolve().name, count, tuple(notes), make)
+    return Source(short(folder.resolve()), count, tuple(notes), make)
 
 
 def _check_file(item: Mapping[str, StoredRows], probe: Batcher, place: str) -> Iterator[str]:
@@ -191,7 +192,7 @@ def open_images(
 
     used = count * group
     return Source(
-        description=Path(where).resolve().name,
+        description=short(Path(where).resolve()),
         count=count,
         notes=(
             *images.look(picked.files, channels),
@@ -199,7 +200,7 @@ def open_images(
         ),
         make=make,
         group=group,
-        names=tuple(path.name for path in picked.files[:used]),
+        names=tuple(short(path) for path in picked.files[:used]),
         classes=picked.classes,
         labels=picked.labels[:used],
         tally=Tally(skipped=left_over),

@@ -12,11 +12,13 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from edgeq.data.feeds import short
 from edgeq.errors import EdgeqError, MissingExtra
 from edgeq_runtime import images
 from edgeq_runtime.preprocess import InputSpec
@@ -52,7 +54,7 @@ def holds_images(folder: Path) -> bool:
     """Whether a folder holds files called like images, itself or in folders of its own."""
     entries = _entries(folder)
     inner = (entry for sub in entries if sub.is_dir() for entry in _entries(sub))
-    return any(map(is_image, entries)) or any(map(is_image, inner))
+    return any(is_image(entry) and not entry.is_dir() for entry in chain(entries, inner))
 
 
 def open_folder(folder: Path) -> Folder:
@@ -74,7 +76,7 @@ def open_folder(folder: Path) -> Folder:
     everything = tuple(path for part in found for path in part)
     if len(everything) > MAX_FILES:
         raise EdgeqError("bad-data", f"{folder} holds {len(everything)} files, over {MAX_FILES}")
-    return Folder(everything, tuple(sub.name for sub in classes), tuple(labels))
+    return Folder(everything, tuple(short(sub) for sub in classes), tuple(labels))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -118,7 +120,7 @@ def look(files: Sequence[Path], channels: int) -> list[str]:
         header = images.header(path)
         kinds[header.kind] += 1
         turned += header.orientation != 1
-        moving += header.frames > 1
+        moving += not header.is_one
     notes = [f"images: {_count(len(files), len(files))} decoded by Pillow {version}"]
     colour = len(files) - kinds[images.GREY]
     told = {

@@ -107,7 +107,7 @@ def absorb(graph: Graph, node: onnx_ir.Node, made: onnx_ir.Value) -> None:
     in every form of a model, so that `compare` can match tensors by it.
     """
     gone = node.outputs[0]
-    name = gone.name or fresh_name(graph, f"{made.name}_scaled")
+    name = gone.name or fresh_name(graph, f"{made.name}_affine")
     gone.replace_all_uses_with(made, replace_graph_outputs=True)
     gone.name = None
     made.name, made.type = name, gone.type or made.type

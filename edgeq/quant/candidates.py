@@ -160,6 +160,8 @@ def _clip(node: onnx_ir.Node) -> str:
         return "its bounds are not constant"
     if not bounds[0] <= 0.0 <= bounds[1]:
         return f"its range {bounds[0]:g}..{bounds[1]:g} leaves out 0, which int8 codes always hold"
+    if bounds[0] == bounds[1]:
+        return "its result is always 0"
     return ""
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeq.ir import Graph, attribute, constant, dtype_of
 from edgeq.numerics import affine
 from edgeq.numerics.pair_safe import pair_safe_scale
+from edgeq.quant import candidates
 from edgeq.quant.draft import draft, kept_float
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan, reader_key
 
@@ -193,6 +194,8 @@ def _gather(node: onnx_ir.Node) -> Decided | None:
         return None
     table = _weight(node, 0, 0)
     if isinstance(table, str) or table.array.ndim < 2 or constant(node.inputs[1]) is not None:
+        return None
+    if candidates.crashes_in_body(node.outputs[0], lambda _: False):
         return None
     return OpDecision(str(node.name), node.op_type, "int8-weights", _TABLE), (table,)
 

@@ -19,8 +19,8 @@ from edgeq.quant.weights import WeightEncoder
 TIE_RATIO = 2.0
 """A Concat gives its operands one encoding while that costs none of them more than one bit."""
 
-_WIDEST_BELOW = -255.0
-"""Assumed for a tensor that was never below 0 and must not be above: scale 1."""
+_UNSEEN = 255.0
+"""How far a clamped tensor that was always 0 is assumed to go at most: steps of 1."""
 
 DEFAULT_METHOD = "minmax"
 """The range method of a tensor that is given none."""
@@ -113,13 +113,15 @@ class _Activations:
         return Encoding("int8", (scale,), (zero_point,), origin=origin)
 
     def _ends(self, head: str) -> Range:
-        """The range of a group. Where it is 0 alone, because a clamp ends there and all was above,
-        it is what that clamp lets through: no codes beside 0 would end at 0."""
+        """The range of a group. Where it is 0 alone, what its clamps let through, within reason: no
+        codes around 0 would end where a clamp at 0 does."""
         low, high = self._union(self.joined[head])
         bounds = self.draft.clamps.get(head, ())
-        if low == high and any(top == 0.0 for _, top in bounds):
-            low = max(_WIDEST_BELOW, *(bottom for bottom, _ in bounds))
-        return low, high
+        if low < high or not bounds:
+            return low, high
+        low = max(-_UNSEEN, *(bottom for bottom, _ in bounds))
+        high = min(_UNSEEN, *(top for _, top in bounds))
+        return low, max(high, low + _UNSEEN * affine.SMALLEST_SCALE)
 
     def _join(self, join: Join) -> None:
         """Give the operands and the result one range, unless that costs a bit or undoes a clamp."""

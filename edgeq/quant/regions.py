@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import onnx_ir
 
-from edgeq.ir import Graph, constant, consumers
+from edgeq.ir import Graph, attribute, constant, consumers
 from edgeq.quant import candidates, rules
 from edgeq.quant.candidates import Candidate
 from edgeq.quant.plan import OpDecision
@@ -133,6 +133,11 @@ class Regions:
             return "" if node in self.hosts else candidates.why_not_folded(node)
         if any(self._crashes(value) for value in found.outputs):
             return "a body reads its result behind a move in float: there ONNX Runtime crashes"
+        if any(self._makes_int8_softmax(value) for value in found.inputs):
+            return (
+                "ONNX Runtime would take the `Softmax` before it into int8, and that makes 0 of a "
+                "single value"
+            )
         if node.op_type in rules.HEAVY:
             return ""
         if not any(self._fed(node, value) for value in found.inputs):
@@ -147,6 +152,25 @@ class Regions:
     def _crashes(self, value: onnx_ir.Value) -> bool:
         made = self.made(value)
         return candidates.crashes_in_body(made, lambda node: self.candidate(node) is not None)
+
+    def _makes_int8_softmax(self, value: onnx_ir.Value) -> bool:
+        """Whether `value` comes from a Softmax of codes along an axis of size 1."""
+        node = self._above_moves(value).producer()
+        if node is None or node.op_type != "Softmax" or node.domain or node.inputs[0] is None:
+            return False
+        shape, axis = node.outputs[0].shape, int(attribute(node, "axis", -1))
+        if shape is None or shape[axis] != 1:
+            return False
+        return self.maker(self._above_moves(node.inputs[0])) is not None
+
+    def _above_moves(self, value: onnx_ir.Value) -> onnx_ir.Value:
+        """The origin of `value`, above ops in float that a QuantizeLinear is moved up through."""
+        node = value.producer()
+        while node is not None and node.op_type in rules.PROPAGATED and self.maker(value) is None:
+            assert node.inputs[0] is not None
+            value = node.inputs[0]
+            node = value.producer()
+        return value
 
     def _fed(self, node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
         if value.is_graph_input():

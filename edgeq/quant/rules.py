@@ -38,8 +38,9 @@ PERMUTATIONS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 """Moves that drop no element, so a graph input may be quantized before them."""
 
 PROPAGATED = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "MaxPool")
-"""Float ops that ONNX Runtime pulls a DequantizeLinear through. Where a body reads what the last of
-them makes, its optimizer ends the process (1.31.1: an assertion on an implicit input)."""
+"""Float ops that ONNX Runtime pulls a DequantizeLinear down through, and a QuantizeLinear up. Where
+a body reads what the last of them makes, its optimizer ends the process (1.31.1: an assertion on an
+implicit input)."""
 
 TIED = (*MOVES, "MaxPool", "AveragePool")
 """Output and input share one encoding; AveragePool because the TFLite int8 specification asks."""

@@ -50,6 +50,7 @@ def model_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
 def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
     """The sections of a bundle's document (see `edgeq.api.examine`)."""
     engine, cpu = data["engine"], data["cpu"]
+    left = _left_rows(data["left_in_float"])
     return (
         (
             "Bundle",
@@ -68,7 +69,7 @@ def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
         ("Inputs", tensor_rows(data["inputs"])),
         ("Outputs", tensor_rows(data["outputs"])),
         ("Precision", precision_rows(data["ops"])),
-        ("Left in float", _left_rows(data["left_in_float"])),
+        *((("Left in float", left),) if left else ()),
         ("Measured", _measured_rows(data["quality"])),
         (
             "Files",

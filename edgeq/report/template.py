@@ -153,13 +153,14 @@ def _image(info: TensorInfo) -> Iterator[str]:
         return
     layout, (height, width) = guess
     yield f"# If {text(info.name)} is an image: from its pixels to {info.describe()}."
-    yield "# The layout is a guess from the shape, the figures are ImageNet's: put in what the"
-    yield "# model was trained with."
+    three = 3 in (info.shape[1], info.shape[3])
+    figures = "the figures are ImageNet's" if three else "the figures are placeholders"
+    yield f"# The layout is a guess from the shape, {figures}:"
+    yield "# put in what the model was trained with."
     yield f"#[input.{text(info.name)}]"
     yield f"#resize = [{height}, {width}]"
     yield f"#crop = [{height}, {width}]"
     yield "#scale = 0.00392156862745098"
-    three = 3 in (info.shape[1], info.shape[3])
     yield f"#mean = {[0.485, 0.456, 0.406] if three else [0.0]}"
     yield f"#std = {[0.229, 0.224, 0.225] if three else [1.0]}"
     yield '#channels = "rgb"'

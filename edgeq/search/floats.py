@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeq.quant.plan import reader_key
 from edgeq.search import sensitivity
 from edgeq.search.design import MARGIN_DB, Design, Designer, Floats, text
-from edgeq.search.laboratory import Group
+from edgeq.search.laboratory import Group, Switched
 from edgeq.search.scoring import Score
 
 SAMPLES = 4
@@ -20,15 +20,17 @@ SAID = 3
 
 @dataclass(frozen=True)
 class Suspect:
-    """What is quantized alone: tensors that share their codes, or the weights of `layer`."""
+    """What is quantized alone: tensors that share their codes, or the weights of `layers`."""
 
     group: Group
-    layer: str = ""
+    layers: tuple[str, ...] = ()
 
     @property
     def what(self) -> str:
         """In words."""
-        return f"the weights of `{self.layer}`" if self.layer else f"`{self.group[0][0]}`"
+        if not self.layers:
+            return f"`{self.group[0][0]}`"
+        return "the weights of " + " and ".join(f"`{layer}`" for layer in self.layers)
 
     def reason(self, score: Score) -> str:
         """Why it stays float, after `score` was measured with nothing but it quantized."""
@@ -90,8 +92,8 @@ def _left_out(
     """`best` with these in float; None where no op would be int8 any more."""
     tensors, nodes = dict(best.floats.tensors), dict(best.floats.nodes)
     for at, reason in reasons.items():
-        if suspects[at].layer:
-            nodes[suspects[at].layer] = reason
+        if suspects[at].layers:
+            nodes.update(dict.fromkeys(suspects[at].layers, reason))
         else:
             tensors.update({tensor: reason for tensor, _ in suspects[at].group})
     return designer.redesigned("float", best, Floats(tensors, nodes))
@@ -113,35 +115,48 @@ def _key(score: Score, at: int) -> tuple[float, int]:
 
 
 def _suspects(design: Design) -> list[Suspect]:
-    """Tensors in topological order, then the layers' weights (those two layers share left out)."""
+    """Tensors in topological order, then weights (those that layers read differently left out)."""
     encodings = design.plan.tensors
     groups = [
         [(name, encodings[name]) for name in tie if name in encodings] for tie in design.draft.ties
     ]
-    weights = [layer.weight for layer in design.draft.layers]
+    readers: dict[str, list[str]] = {}
+    for layer in design.draft.layers:
+        readers.setdefault(layer.weight, []).append(layer.node)
     return [Suspect(group) for group in groups if group] + [
-        Suspect([(layer.weight, encodings[layer.weight])], layer.node)
-        for layer in design.draft.layers
-        if weights.count(layer.weight) == 1
-        and layer.weight in encodings
-        and reader_key(layer.weight, layer.node) not in encodings
+        Suspect([(weight, encodings[weight])], tuple(layers))
+        for weight, layers in readers.items()
+        if weight in encodings
+        and not any(reader_key(weight, layer) in encodings for layer in layers)
     ]
 
 
 def _sensitivity(
     designer: Designer, best: Design, suspects: Sequence[Suspect]
 ) -> sensitivity.Sensitivity:
+    """On `SAMPLES` samples; where these lose nothing and all of them too much, on all."""
     trials = designer.trials
-    count = min(SAMPLES, len(trials.samples))
-    limit = sensitivity.trial_limit(best.graph, count)
+    everything = len(trials.samples)
     with designer.lab.switched(best.graph, [suspect.group for suspect in suspects]) as model:
-        found = sensitivity.find(
-            lambda on: trials.of_switches(model, on, count), len(suspects), limit
-        )
-    designer.journal.count(found.trials)
+        found = _found_on(designer, best, model, len(suspects), min(SAMPLES, everything))
+        lost = best.score.worst[1] < sensitivity.FLOOR_DB
+        if lost and not found.alone and everything > SAMPLES:
+            found = _found_on(designer, best, model, len(suspects), everything)
     if found.left:
         designer.journal.decided(
             f"sensitivity stopped after {found.trials} trials, the cap on its work: "
             f"{found.left} tensors were not measured alone"
         )
+    return found
+
+
+def _found_on(
+    designer: Designer, best: Design, model: Switched, suspects: int, count: int
+) -> sensitivity.Sensitivity:
+    found = sensitivity.find(
+        lambda on: designer.trials.of_switches(model, on, count),
+        suspects,
+        sensitivity.trial_limit(best.graph, count),
+    )
+    designer.journal.count(found.trials)
     return found

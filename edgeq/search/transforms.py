@@ -18,7 +18,7 @@ from edgeq.quant.algorithms.bias import correct, input_means
 from edgeq.quant.algorithms.equalize import equalize
 from edgeq.quant.algorithms.inputs import layer_inputs
 from edgeq.quant.algorithms.smooth import smooth
-from edgeq.quant.algorithms.transform import Transformed
+from edgeq.quant.algorithms.transform import Transformed, named_anew
 from edgeq.quant.calibrate import calibrate_channels
 from edgeq.search.design import MARGIN_DB, Design, Designer, text
 
@@ -100,7 +100,7 @@ def _tried(designer: Designer, best: Design, name: str, make: Make) -> Design:
     made = make(best.graph)
     if not made.changed:
         return best
-    trials, graph = designer.trials, made.graph
+    trials, graph = designer.trials, named_anew(made)
     exact = trials.of_float(graph).total
     if exact < EXACT_DB:
         designer.journal.decided(f"not {name}, which is not exact here", f"{exact:.1f} dB in float")

@@ -13,7 +13,7 @@ import pytest
 import edgeq
 from edgeq import BuildSettings, EdgeqError, api
 from edgeq.api import timing
-from edgeq.report.events import StageFinished, Warned
+from edgeq.report.events import Event, StageFinished, Warned
 from edgeq_runtime import reader
 
 SETTINGS = BuildSettings(weights="int8", acts="dynamic")
@@ -76,9 +76,14 @@ def test_with_data_a_cnn_stays_static(net: Path, images: np.ndarray) -> None:
 
 def test_mixed_has_both(net: Path, images: np.ndarray) -> None:
     settings = BuildSettings(acts="mixed")
-    build = edgeq.build(net, target="x86-vnni", data=images, settings=settings)
+    events: list[Event] = []
+    build = edgeq.build(
+        net, target="x86-vnni", data=images, settings=settings, progress=events.append
+    )
     assert build.ops["int8"]["Conv"] == 1
     assert build.ops["dynamic-int8"] == {"Gemm": 1}
+    (told,) = [e for e in events if isinstance(e, StageFinished) and e.name == "Quantized"]
+    assert told.detail == f"{len(build.left_in_float)} left in float, 1 to dynamic int8"
     assert build.calibration is not None
     assert edgeq.verify(build.bundle).passed
 

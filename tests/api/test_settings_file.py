@@ -36,6 +36,16 @@ def tokens(save: Save) -> Path:
     )
 
 
+def test_figures_are_imagenet_s_where_there_are_three_channels(net: Path, save: Save) -> None:
+    init(net.name, target="rpi5", out="colour.toml")
+    written = Path("colour.toml").read_text()
+    assert "the figures are ImageNet's:" in written
+    assert "#mean = [0.485, 0.456, 0.406]" in written
+    grey = save("g (float[N,1,8,8] x) => (float[N,1,8,8] y) { y = Relu (x) }", "grey.onnx")
+    init(grey.name, target="rpi5", out="grey.toml")
+    assert "the figures are placeholders:" in Path("grey.toml").read_text()
+
+
 @pytest.mark.parametrize("which", ["net", "tokens"])
 def test_every_line_loads_once_it_is_switched_on(
     which: str, request: pytest.FixtureRequest

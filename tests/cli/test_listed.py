@@ -191,6 +191,19 @@ def test_compare_plan_and_init_end_to_end(edgeq, schema_check, tiny: Path) -> No
     assert (plan["ops"][0]["op_type"], plan["ops"][0]["measured"]) == ("Conv", True)
 
 
+def test_a_bundle_for_another_kind_of_processor(edgeq, tiny: Path) -> None:
+    """`verify` would be refused here: the target is what there is to look at."""
+    import platform
+
+    there = "rpi5" if platform.machine() == "x86_64" else "x86-avx2"
+    build = ("build", "tiny.onnx", "-t", there, "--fp32", "--format", "ort", "-o", "far.edgeq")
+    assert edgeq(*build, "-q").code == 0
+    for more in ((), ("--plan",)):
+        shown = edgeq("inspect", "far.edgeq", *more)
+        assert (shown.code, shown.out.splitlines()[-1]) == (0, f"next: edgeq targets {there}")
+        assert "Left in float" not in shown.out  # a title without rows
+
+
 def test_init_and_the_build_that_it_names(edgeq, process, schema_check, tiny: Path) -> None:
     done = edgeq("init", "tiny.onnx", "-t", "rpi5")
     assert (done.code, done.out.splitlines()[-1]) == (0, "next: edgeq build")

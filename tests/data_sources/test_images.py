@@ -233,6 +233,23 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert "is not a file" in refused("bad-image", tmp_path, IMAGE, specs=SPECS).message
 
 
+def test_names_that_are_not_utf8_are_told_with_escapes(tmp_path: Path, draw: Draw) -> None:
+    """They go into manifests and JSON, which hold text alone."""
+    folder = tmp_path / os.fsdecode(b"im\xff")
+    draw(f"{folder.name}/a/" + os.fsdecode(b"\xfe.png"))
+    (folder / "a").rename(folder / os.fsdecode(b"\xfd"))
+    source = open_source(folder, inputs=[IMAGE], specs=SPECS)
+    assert (source.description, source.classes) == ("im\\xff", ("\\xfd",))
+    assert source.names == ("\\xfe.png",)
+    assert len(list(source)) == 1
+
+
+def test_a_folder_called_like_an_image_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    np.save(tmp_path / "b.npy", np.zeros((1, 3, 4, 5), np.float32))
+    assert "`a.png` is neither a .npy file" in refused("bad-data", tmp_path, IMAGE).message
+
+
 def test_an_image_too_small_for_the_crop_is_named(tmp_path: Path, draw: Draw) -> None:
     draw("a.png", 3, 3)
     error = refused("bad-data", tmp_path, IMAGE, specs={"image": InputSpec(crop=(4, 5))})

@@ -110,3 +110,38 @@ def test_real_models_compute_the_same(shared: Path, run, name):
         np.testing.assert_allclose(
             got[info.name], expected, rtol=0, atol=REAL[name] * max(peak, 1.0)
         )
+
+
+def test_a_name_stands_for_the_same_numbers_before_and_after(make, run, noise):
+    """`compare` matches tensors by name: one that took in its reader's work takes its name too."""
+    graph = make(
+        """g (float[2,3,8,8] x) => (float[2,4,8,8] y) {
+          c = Conv <pads = [1,1,1,1]> (x, w)  n = BatchNormalization (c, s, b, m, v)
+          r = Relu (n)  d = Conv <pads = [1,1,1,1]> (r, u)  h = HardSigmoid (d)  q = Mul (h, k)
+          e = Conv (q, z)  f = Mul (e, g4)  y = Add (f, n)
+        }""",
+        w=noise(4, 3, 3, 3),
+        u=noise(4, 4, 3, 3),
+        z=noise(4, 4, 1, 1),
+        k=noise(4, 1, 1),
+        g4=noise(4, 1, 1),
+        s=noise(4),
+        b=noise(4),
+        m=noise(4),
+        v=np.abs(noise(4)) + 0.5,
+    )
+    after, _ = run_all(graph)
+    before = {value.name: value for node in graph.nodes() for value in node.outputs}
+    shared = [v for node in after.nodes() for v in node.outputs if v.name in before]
+    assert {"n", "r", "f", "y"} <= {value.name for value in shared}
+    assert "c" not in {value.name for value in shared}
+    feeds = {"x": noise(2, 3, 8, 8)}
+    for value in shared:
+        if value.name != "y":
+            after.home.outputs.append(value)
+            graph.home.outputs.append(before[value.name])
+    wanted, got = run(graph, feeds), run(after, feeds)
+    for value in shared:
+        # sums of 36 products, in another order: as many ulp of the largest
+        peak = float(np.abs(wanted[value.name]).max())
+        np.testing.assert_allclose(got[value.name], wanted[value.name], rtol=0, atol=1e-5 * peak)

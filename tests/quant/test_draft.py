@@ -481,3 +481,58 @@ def test_an_op_keeps_its_own_reason_and_the_users(graph_of: GraphOf) -> None:
     assert texts["erf"] == "ONNX Runtime has no int8 kernel for `Erf`"
     assert texts["one"] == "kept in float by `--keep-float one`"
     assert texts["tanh"] == "ONNX Runtime has no int8 kernel for `Tanh`"
+
+
+def test_a_clip_to_one_point_stays_float(graph_of: GraphOf) -> None:
+    graph = graph_of(
+        f"{IMAGE} {{ a = Conv(x, w3)  [zero] c = Clip(a, z, z)  y = Conv(c, w4) }}",
+        {"w3": W3, "w4": W4, "z": np.float32(0)},
+    )
+    assert decisions(draft(graph))["zero"] == "its result is always 0"
+
+
+BODY = """[branch] m = If (c) <
+    then_branch = t () => (p) { p = Relu(moved) },
+    else_branch = e () => (q) { q = Neg(moved) }>"""
+
+
+@pytest.mark.parametrize(
+    ("moves", "crashes"),
+    [
+        ("moved = Transpose <perm = [0,1,3,2]> (a)", True),
+        ("b = Transpose <perm = [0,1,3,2]> (a)  moved = Unsqueeze(b, axes)", True),
+        ("moved = Identity(a)", False),
+        ("b = Neg(a)  moved = Transpose <perm = [0,1,3,2]> (b)", False),
+    ],
+)
+def test_what_reaches_a_body_through_a_move_stays_float(
+    graph_of: GraphOf, moves: str, crashes: bool
+) -> None:
+    """ONNX Runtime 1.31.1 aborts on such a file (tests/search/test_random_nets.py, seed 202)."""
+    graph = graph_of(
+        f"g (float[1,3,8,8] x, bool c) => (y) {{ a = Conv(x, w3) {moves} {BODY} y = Neg(m) }}",
+        {"w3": W3, "axes": np.array([0], np.int64)},
+    )
+    said = decisions(draft(graph))["conv0"]
+    assert said == (
+        "a body reads its result behind a move in float: there ONNX Runtime crashes"
+        if crashes
+        else "int8"
+    )
+
+
+@pytest.mark.parametrize(("size", "is_int8"), [("1", False), ("2", True)])
+def test_a_softmax_of_one_value_is_not_taken_into_int8(
+    graph_of: GraphOf, size: str, is_int8: bool
+) -> None:
+    """ONNX Runtime's QLinearSoftmax makes 0 of a single value (1.31.1), where 1 is right."""
+    graph = graph_of(
+        f"""g (float[1,{size},8] x) => (y) {{
+          [one] a = MatMul(x, w)  t = Transpose <perm = [0,2,1]> (a)
+          [two] s = MatMul(a, t)  p = Softmax(s)  [three] y = MatMul(p, a) }}""",
+        {"w": np.ones((8, 8), np.float32)},
+    )
+    made = draft(graph)
+    assert made.ops["two"].precision == "int8"
+    assert (made.ops["three"].precision == "int8") == is_int8
+    assert is_int8 or "makes 0 of a single value" in made.ops["three"].reason

@@ -210,3 +210,17 @@ def test_tables_alone(graph_of: GraphOf) -> None:
     changed = {name for name, op in plan.ops.items() if op != ops[name]}
     assert changed == {"embed"}
     assert with_tables(graph, QuantPlan({}, ops), keep_float=["embed"]).tensors == {}
+
+
+def test_a_table_that_reaches_a_body_through_a_move_stays_float(graph_of: GraphOf) -> None:
+    """ONNX Runtime 1.31.1 aborts where it would pull the table's DequantizeLinear into the body."""
+    graph = graph_of(
+        """g (int64[2,4] ids, bool c) => (y) {
+            e = Gather(table, ids)
+            t = Transpose <perm = [0,2,1]> (e)
+            y = If (c) <
+              then_branch = t1 () => (p) { p = Relu(t) }, else_branch = e1 () => (q) { q = Neg(t) }>
+        }""",
+        {"table": normal(40, 32)},
+    )
+    assert plan_dynamic(graph, acts="dynamic").tensors == {}

@@ -442,3 +442,39 @@ def test_the_last_bits_of_ranges_do_not_change_the_plan(graph_of: GraphOf) -> No
     above = float(np.nextafter(top, np.float32(9)))
     first = plan_of(graph, {"x": (-1.2345, float(top))})
     assert first == plan_of(graph, {"x": (-1.2345, above)})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "seen", "ends"),
+    [
+        # everything was above the clamp, so only 0 was left: it ends at 0 all the same
+        ((-1.0, 0.0), (2.0, 3.0), (-1.0, 0.0)),
+        ((-np.inf, 0.0), (2.0, 3.0), (-255.0, 0.0)),
+        ((0.0, 6.0), (-3.0, -2.0), (0.0, 6.0)),
+        ((-1.0, 1.0), (0.0, 0.0), (-1.0, 1.0)),
+        ((0.0, np.inf), (-3.0, -2.0), (0.0, 255.0)),
+    ],
+)
+def test_a_clamp_that_leaves_only_zero_keeps_its_ends(
+    graph_of: GraphOf,
+    bounds: tuple[float, float],
+    seen: tuple[float, float],
+    ends: tuple[float, float],
+) -> None:
+    graph = graph_of(
+        "g (float[2,8] x) => (y) { a = MatMul(x, w)  c = Clip(a, low, high)  y = MatMul(c, w) }",
+        {"w": normal(8, 8), "low": np.float32(bounds[0]), "high": np.float32(bounds[1])},
+    )
+    encoding = plan_of(graph, {"x": (-1.0, 1.0), "c": seen}).tensors["c"]
+    # a scale is rounded up by 2**-11 at most, and each end is met within half a step
+    assert value_range(encoding) == pytest.approx(ends, abs=encoding.scale[0] / 2 + 255 * 2**-11)
+
+
+def test_two_clamps_that_leave_nothing_but_zero_end(graph_of: GraphOf) -> None:
+    graph = graph_of(
+        """g (float[2,8] x) => (y) {
+          a = MatMul(x, w)  r = Relu(a)  c = Clip(r, , high)  y = MatMul(c, w) }""",
+        {"w": normal(8, 8), "high": np.float32(0.0)},
+    )
+    encoding = plan_of(graph, {"x": (-1.0, 1.0), "c": (-1.0, 1.0)}).tensors["c"]
+    assert encoding.scale == (affine.SMALLEST_SCALE,)

@@ -6,6 +6,7 @@ ones (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, -34446, -34447).
 
 import hashlib
 import os
+import resource
 import socket
 
 import numpy as np
@@ -229,6 +230,28 @@ def test_a_file_that_shrinks_while_it_is_read(attack, folder, monkeypatch):
     assert (
         attack(location="w.bin", offset="32") == "m.onnx: `w.bin` became shorter while it was read"
     )
+
+
+def test_a_model_of_more_files_than_may_be_open(folder, model):
+    """Exporters write a file for each tensor; each is closed before the next is opened."""
+    files = len(os.listdir("/proc/self/fd")) + 20
+    made = model("g (float[N,4] x) => (float[N,4] y) { y = Identity (x) }")
+    for index in range(files):
+        (folder / f"w{index}").write_bytes(DATA.tobytes())
+        made.graph.initializer.append(pointer(location=f"w{index}"))
+        made.graph.initializer[-1].name = f"w{index}"
+        before = made.graph.node[-1]
+        before.output[0] = f"h{index}"
+        made.graph.node.add(
+            op_type="MatMul", input=[f"h{index}", f"w{index}"], output=["y"], name=f"n{index}"
+        )
+    (folder / "m.onnx").write_bytes(made.SerializeToString())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, limits[1]))
+    try:
+        assert read(folder / "m.onnx").graph.parameter_count == 16 * files
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_dims_that_claim_more_than_any_file(folder, weights):

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -172,7 +173,7 @@ def test_an_orientation_that_there_is_not_is_upright(tmp_path: Path, orientation
 def test_of_many_frames_the_first_is_taken(tmp_path: Path) -> None:
     frames = [picture("P") for _ in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert images.header(tmp_path / "a.gif").frames == 3
+    assert not images.header(tmp_path / "a.gif").is_one
     assert np.array_equal(images.read(tmp_path / "a.gif"), np.asarray(frames[0].convert("RGB")))
 
 
@@ -195,6 +196,28 @@ def test_the_limit_itself_passes_the_header(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png(2**13, 2**13))
     assert images.header(path).width == 2**13
+
+
+def test_a_chain_of_frames_is_not_walked(tmp_path: Path) -> None:
+    """Pillow counts them in time that grows by the square: 4 s for these, hours for many."""
+    from PIL import Image
+
+    Image.new("L", (4, 4)).save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    first = int.from_bytes(data[4:8], "little")
+    size = 2 + 12 * int.from_bytes(data[first : first + 2], "little") + 4
+    place = len(data)
+    chain = bytearray(data)
+    for index in range(16_000):
+        last = index == 15_999
+        after = 0 if last else place + size * (index + 1)
+        chain += data[first : first + size - 4] + struct.pack("<I", after)
+    struct.pack_into("<I", chain, first + size - 4, place)
+    (tmp_path / "a.tif").write_bytes(chain)
+    began = time.process_time()
+    assert not images.header(tmp_path / "a.tif").is_one
+    assert images.read(tmp_path / "a.tif").shape == (4, 4, 3)
+    assert time.process_time() - began < 1  # milliseconds
 
 
 def test_a_truncated_file_is_told(tmp_path: Path) -> None:
@@ -260,6 +283,18 @@ def test_a_loop_of_links_a_pipe_and_a_folder_are_told(tmp_path: Path) -> None:
     assert "is not a file" in refused(folder).message
     assert "cannot be read: No such file" in refused(tmp_path / "none.png").message
     assert "cannot be read" in refused("a\0b").message
+
+
+def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tmp_path / "a.png"
+    plain.write_bytes(b"x")
+    status = os.stat(plain)
+    os.mkfifo(tmp_path / "b.png")
+    monkeypatch.setattr(os, "stat", lambda _: status)
+    with pytest.raises(EdgeqError, match=r"b\.png` is not a file"):
+        images.open_plain(str(tmp_path / "b.png"))
 
 
 def test_a_large_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,3 +132,50 @@ def test_few_frames_show_nothing(
     assert found.left_float == (
         "`hn` is fed back as `h`, and 299 samples in a row cannot show that nothing drifts: 300 can"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # an image and what became of it: nothing else is read, so nothing is a stream
+        "g (float[1,4] image) => (float[1,4] image_out) { image_out = Relu (image) }",
+        # an input that is handed on, as it is and behind an Identity
+        "g (float[1,4] x, float[1,4] z) => (float[1,4] y, float[1,4] z) { y = Add (x, z) }",
+        """g (float[1,4] x, float[1,4] z) => (float[1,4] y, float[1,4] z_out) {
+            y = Add (x, z) z_out = Identity (z) }""",
+    ],
+)
+def test_what_only_looks_like_a_state(graph_of: Graphs, text: str) -> None:
+    assert states.find_states(graph_of(text)) == ()
+
+
+BARE = """g (float[1,2] x, float[1,2] h) => (float[1,2] hn) {
+    s = Add (x, h) hn = Mul (s, gain) }"""
+
+
+def test_states_are_compared_where_nothing_else_is_made(graph_of: Graphs, lab: Lab) -> None:
+    """A bare cell: with no other output its drift is seen on the state itself."""
+    graph, other = (graph_of(BARE, {"gain": np.float32(gain)}) for gain in (0.5, 0.25))
+    one = np.ones((1, 2), np.float32)
+    with lab.float_model(graph) as reference, lab.float_model(other) as candidate:
+        loop = states.run_loop(
+            reference, candidate, states.find_states(graph), [{"x": one, "h": one}]
+        )
+    assert loop.sqnr_db == pytest.approx(10 * np.log10(1.0**2 / 0.5**2))
+    assert loop.agreement == 1.0, "no decision is made of a state"
+
+
+def test_another_shape_is_as_far_off_as_can_be(graph_of: Graphs, lab: Lab) -> None:
+    """An output whose size depends on its values, and came out otherwise."""
+    text = """g (float[4] x, float[4] h) => (float[K] y, float[4] hn) {
+        hn = Mul (x, gain) c = Greater (hn, half) y = Compress <axis = 0> (x, c) }"""
+    graph, other = (
+        graph_of(text, {"gain": np.float32(gain), "half": np.float32(0.5)}) for gain in (1.0, 0.1)
+    )
+    one = np.ones(4, np.float32)
+    with lab.float_model(graph) as reference, lab.float_model(other) as candidate:
+        loop = states.run_loop(
+            reference, candidate, states.find_states(graph), [{"x": one, "h": one}]
+        )
+    assert loop.sqnr_db == -np.inf
+    assert not loop.is_steady

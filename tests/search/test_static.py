@@ -287,3 +287,36 @@ def test_what_weights_that_cannot_saturate_cost_is_said(
         assert len(said) == pair_safe
         assert ("weights that cannot saturate cost " in found.summary) == pair_safe
         assert not any("saturate cost" in note for note in found.journal.notes), "a figure"
+
+
+def test_weights_that_two_layers_share_are_found_too(
+    graph_of: Graphs, search: Search, samples_of: Callable[..., Any]
+) -> None:
+    values = {name: np.eye(4, dtype=np.float32) for name in ("w1", "w2")}
+    values["w2"] = values["w2"] + np.array([[1e5], [0], [0], [0]], np.float32)
+    values["w1"] = values["w1"] * np.array([0, 1, 1, 1], np.float32)
+    graph = graph_of(
+        """g (float[N,4] x) => (float[N,4] y, float[N,4] z) {
+            a = MatMul (x, w1)
+            y = MatMul (a, w2)
+            z = MatMul (a, w2) }""",
+        values,
+    )
+    samples = samples_of(x=[RNG.normal(size=(64, 4)).astype(np.float32) for _ in range(8)])
+    found = search(graph, samples)
+    left = {op.node: op.reason for op in found.draft.ops.values() if op.precision == "float32"}
+    assert list(left) == ["matmul1", "matmul2"]
+    for reason in left.values():
+        assert reason.startswith("quantizing the weights of `matmul1` and `matmul2` alone leaves ")
+
+
+def test_a_loss_that_the_first_samples_do_not_show_is_found(
+    graph_of: Graphs, search: Search, samples_of: Callable[..., Any]
+) -> None:
+    """One value that p99.9 cuts off, in a late sample: then all samples are looked at, and each
+    tensor on the way of that value leaves nothing of it."""
+    arrays = [RNG.normal(size=(1, 8, 8, 8)).astype(np.float32) for _ in range(16)]
+    arrays[10][0, 0, 4, 4] = 1e4
+    found = search(graph_of(CNN, weights()), samples_of(x=arrays), method="p99.9")
+    assert found.journal.entries[0]["score_db"] < 3
+    assert " alone leaves " in found.left_float

@@ -1,6 +1,7 @@
 """Two small bundles, old and new, and what a folder holds: shared by the tests that kill builds."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def _model(seed: int) -> bytes:
 
 @dataclass(frozen=True)
 class Workbench:
-    """Two models of one name, and the bundle of each in both packagings, checked by `verify`."""
+    """Two models of one name, and the bundle of each in both packagings, checked by `verify`; as
+    "weights" in a folder with a file of weights beside."""
 
     models: Mapping[str, Path]
     bundles: Mapping[tuple[str, str], Path]
@@ -63,6 +65,7 @@ def tree(path: Path) -> Tree:
 @pytest.fixture(scope="session")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     import edgeq
+    from edgeq.bundle import WEIGHTS_FILE
 
     folder = tmp_path_factory.mktemp("workbench")
     models: dict[str, Path] = {}
@@ -78,6 +81,10 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
             settings = edgeq.BuildSettings(packaging=packaging)
             edgeq.build(models[age], target="rpi5", precision="fp32", out=out, settings=settings)
             assert edgeq.verify(out).ok
+        # What a model beyond 2 GB has: the write stage does not ask what the bytes are.
+        beside = bundles[age, "weights"] = folder / age / "weights" / NAME
+        shutil.copytree(bundles[age, "dir"], beside)
+        (beside / WEIGHTS_FILE).write_bytes(bytes([seed]) * 100_000)
     return Workbench(models, bundles)
 
 

@@ -2,7 +2,8 @@
 
 Walked here, without strace: every opening for writing, rename, removal and folder made in the
 output's folder, as the audit hook of `saboteur.py` sees them. The write stage alone is walked in
-each packaging, over nothing and over an old output; the whole build, over an old zip.
+each packaging and with weights beside the model, over nothing and over an old output; the whole
+build, over an old zip.
 """
 
 import json
@@ -22,6 +23,8 @@ CASES = [
     pytest.param("zip", True, id="zip-over-old"),
     pytest.param("dir", False, id="dir-fresh"),
     pytest.param("dir", True, id="dir-over-old"),
+    pytest.param("weights", False, id="weights-fresh"),
+    pytest.param("weights", True, id="weights-over-old"),
 ]
 Row = dict[str, Any]
 Walk = Callable[..., list[Row]]
@@ -35,7 +38,7 @@ def walk(workbench: Any, import_roots: Mapping[str, str], tmp_path: Path) -> Wal
         (tmp_path / "out").mkdir()
         request = {
             "model": str(workbench.models["new"]) if whole else None,
-            "new": str(workbench.bundles["new", "dir"]),
+            "new": str(workbench.bundles["new", "dir" if packaging == "zip" else packaging]),
             "expected": str(workbench.bundles["new", packaging]),
             "old": str(workbench.bundles["old", packaging]) if over_old else None,
             "out": str(tmp_path / "out" / NAME),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 IDENTIFIER = b"ORTM"
 ALIGNMENT = 64
-"""At least that of any vector in the file: what follows the front must not shift against it."""
+"""At least that of any vector in the file. A writer aligns by the distance to the end, so a whole
+file of a multiple of it is right, however long the engine's own front was (it varies)."""
 
 _VERSION, _MODEL, _KERNELS = 0, 1, 3  # fields of InferenceSession that are in use
 
@@ -50,7 +51,7 @@ def canonical(data: bytes) -> bytes:
     cut = min(model, reader.vtable(model), version or model)
     read = reader.kernels(kernels)
     front = _Front(read.sorted(), has_version=bool(version))
-    size = len(front.data) + (cut - len(front.data)) % ALIGNMENT
+    size = len(front.data) + -(len(front.data) + len(data) - cut) % ALIGNMENT
     return front.finished(size, model - cut, version - cut) + data[cut:]
 
 

@@ -16,6 +16,7 @@ from edgeq.ir import Graph
 from edgeq.quant.plan import Encoding
 from edgeq_converters.write import onnx as plain
 from edgeq_converters.write import tensors
+from edgeq_runtime.outside import ModelBytes
 
 _FLOAT = onnx.TensorProto.FLOAT
 
@@ -31,7 +32,8 @@ def write(graph: Graph, groups: Sequence[Sequence[tuple[str, Encoding]]]) -> byt
     Every tensor named is a float32 tensor of the graph, in one group, constants among them; inputs
     and outputs keep their names.
     """
-    model = onnx.load_model_from_string(plain.write(graph, None))
+    written = plain.write(graph, None)
+    model = onnx.load_model_from_string(written)
     owner = {tensor: index for index, group in enumerate(groups) for tensor, _ in group}
     encodings = {tensor: encoding for group in groups for tensor, encoding in group}
     given = [value.name for value in (*model.graph.input, *model.graph.initializer)]
@@ -50,7 +52,10 @@ def write(graph: Graph, groups: Sequence[Sequence[tuple[str, Encoding]]]) -> byt
     model.graph.node.extend(nodes)
     _declare(model.graph, len(groups))
     _add_parameters(model.graph, encodings, copied)
-    return bytes(model.SerializeToString(deterministic=True))
+    data = bytes(model.SerializeToString(deterministic=True))
+    if isinstance(written, ModelBytes):
+        return ModelBytes.beside(data, written.folder, written.weights_bytes)
+    return data
 
 
 def _raw(name: str) -> str:

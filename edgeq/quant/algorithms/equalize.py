@@ -72,7 +72,9 @@ def equalize(
     for name in dict.fromkeys(name for pair in moved_pairs for name in (pair.first, pair.second)):
         _store(graph, layers[name], sides)
     lines = tuple(_line(pair, total) for pair, total in moved_pairs.items())
-    return Transformed(graph, lines, pairs.refused, len(lines))
+    ways = (name for pair in moved_pairs for name in (pair.first, *pair.between))
+    scaled = tuple(str(layers[name].outputs[0].name) for name in ways)
+    return Transformed(graph, lines, pairs.refused, len(lines), scaled)
 
 
 class _Sides:

@@ -8,7 +8,7 @@ out thirtyfold, nothing where none do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,6 +75,7 @@ def smooth(
     lines: list[str] = []
     refused: list[tuple[str, str]] = []
     seen: set[onnx_ir.Value] = set()
+    scaled: list[onnx_ir.Value] = []
     for node in graph.nodes():
         if not _is_layer(node):
             continue
@@ -86,7 +87,10 @@ def smooth(
             lines.append(_smooth(graph, source, channel_maxima, alpha))
         except RefusedError as never:
             refused.append((str(node.name), str(never)))
-    return Transformed(graph, tuple(lines), tuple(refused), len(lines))
+            continue
+        scaled += [*_way_up(source), *_way_down(source)]
+    names = tuple(str(value.name) for value in scaled)
+    return Transformed(graph, tuple(lines), tuple(refused), len(lines), names)
 
 
 def _smooth(
@@ -214,6 +218,30 @@ def _above(value: onnx_ir.Value | None) -> list[_Home]:
     if not only_reader(value):
         raise _never("second-reader", tensor=value.name)
     return _homes(value)
+
+
+def _way_up(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
+    """`value` and what it is made of, up to the node that takes in the factors (see `_homes`)."""
+    yield value
+    node = value.producer()
+    assert node is not None
+    if node.op_type == "Add":
+        at = next(at for at, operand in enumerate(node.inputs) if constant(operand) is None)
+    elif node.op_type in _ELEMENTWISE or _keeps_last_axis(node):
+        at = 0
+    else:
+        return
+    above = node.inputs[at]
+    assert above is not None
+    yield from _way_up(above)
+
+
+def _way_down(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
+    """What the Reshapes between `value` and its layers make."""
+    for node in value.consumers():
+        if _keeps_last_axis(node):
+            yield node.outputs[0]
+            yield from _way_down(node.outputs[0])
 
 
 def _normalized(node: onnx_ir.Node) -> list[_Home]:

@@ -11,7 +11,7 @@ import onnx_ir
 from numpy.typing import NDArray
 
 from edgeq.ir import Graph, is_captured
-from edgeq.passes.edit import add_initializer
+from edgeq.passes.edit import add_initializer, fresh_name
 
 _STEPS = (
     *(1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096),
@@ -20,18 +20,24 @@ _STEPS = (
 """2 ** (k / 8) for k = 0..7."""
 
 
+SCALED = "_scaled"
+"""How the names of scaled tensors end."""
+
+
 @dataclass(frozen=True)
 class Transformed:
     """A clone of the graph with other weights, and the account of it.
 
     `lines` say what changed; `refused` are places (a node's name) where the algorithm could have
-    acted and must not, with the reason; `changed` counts pairs, groups or layers.
+    acted and must not, with the reason; `changed` counts pairs, groups or layers; `scaled` names
+    the tensors that hold other numbers now, by design.
     """
 
     graph: Graph
     lines: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     changed: int
+    scaled: tuple[str, ...] = ()
 
 
 class RefusedError(Exception):
@@ -71,6 +77,18 @@ def set_constant(graph: Graph, node: onnx_ir.Node, at: int, array: NDArray[Any],
     maker = None if old is None else old.producer()
     if old is not None and maker is not None and not old.uses() and not old.is_graph_output():
         graph.model.graph.remove(maker, safe=True)
+
+
+def named_anew(made: Transformed) -> Graph:
+    """The graph of `made`, the caller's to edit, with other names for what is `scaled`.
+
+    A name stands for the same numbers in every form of a model, or `compare` would set scaled
+    channels against unscaled ones and call the difference an error.
+    """
+    for value in list(made.graph.values()):
+        if value.name in made.scaled and not value.name.endswith(SCALED):
+            value.name = fresh_name(made.graph, f"{value.name}{SCALED}")
+    return made.graph
 
 
 def only_reader(value: onnx_ir.Value) -> bool:

@@ -56,8 +56,8 @@ _LUMA = (19595, 38470, 7471)  # ITU-R BT.601 in 16 bits: 0.299, 0.587, 0.114
 class Header:
     """What a file says before it is decoded. `kind` is one of KINDS' values, COLOUR for plain RGB.
 
-    `orientation` is EXIF's, 1 where it is upright or says nothing; `frames` counts pictures, of
-    which the first is taken.
+    `orientation` is EXIF's, 1 where it is upright or says nothing; `is_one` is False where there
+    are more pictures, of which the first is taken.
     """
 
     format: str
@@ -65,7 +65,7 @@ class Header:
     height: int
     kind: str
     orientation: int
-    frames: int
+    is_one: bool
 
 
 def header(path: str | os.PathLike[str]) -> Header:
@@ -140,20 +140,33 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Header]]:
 
 
 def open_plain(name: str) -> BinaryIO:
-    """A regular file of bounded size, opened; pipes and devices are not waited for."""
+    """A regular file of bounded size, opened; pipes and devices are not waited for, nor one that
+    takes the file's place in between."""
+    flags = os.O_RDONLY
+    for word in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, word, 0)
     try:
-        status = os.stat(name)
-        if not stat.S_ISREG(status.st_mode):
-            raise EdgeqError("bad-image", f"`{name}` is not a file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise EdgeqError(
-                "bad-image",
-                f"`{name}` has {status.st_size} bytes, at most {MAX_FILE_BYTES} are read",
-            )
-        return open(name, "rb")
+        _check_plain(name, os.stat(name))
+        file = os.fdopen(os.open(name, flags), "rb")
+        try:
+            _check_plain(name, os.fstat(file.fileno()))
+        except EdgeqError:
+            file.close()
+            raise
+        return file
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise EdgeqError("bad-image", f"`{name}` cannot be read: {reason or error}") from None
+
+
+def _check_plain(name: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise EdgeqError("bad-image", f"`{name}` is not a file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise EdgeqError(
+            "bad-image",
+            f"`{name}` has {status.st_size} bytes, at most {MAX_FILE_BYTES} are read",
+        )
 
 
 @contextmanager
@@ -208,8 +221,8 @@ def _header(name: str, image: Any, file: BinaryIO) -> Header:
         )
     if kind != PALETTE and "transparency" in image.info:
         kind = ALPHA
-    frames = getattr(image, "n_frames", 1)
-    return Header(str(image.format), width, height, kind, _orientation(image, file), int(frames))
+    is_one = not getattr(image, "is_animated", False)  # counting the frames is up to the file
+    return Header(str(image.format), width, height, kind, _orientation(image, file), is_one)
 
 
 def _orientation(image: Any, file: BinaryIO) -> int:

@@ -14,6 +14,7 @@ from edgeq.ir import Graph, check, constant
 from edgeq.numerics.errors import sqnr_db
 from edgeq.quant.algorithms.equalize import _HEADROOM, CLAMP, SWEEPS, equalize
 from edgeq.quant.algorithms.pairs import find_pairs
+from edgeq.quant.algorithms.transform import named_anew
 
 GraphOf = Callable[..., Graph]
 Arrays = dict[str, np.ndarray]
@@ -425,3 +426,21 @@ def test_the_batch_need_not_be_known(graph_of: GraphOf, between: str, repeat: in
     text = f"g (float[N,3,4,4] x) => (y) {{ a = Conv (x, w) {between} y = Gemm (z, v) }}"
     [pair] = find_pairs(graph_of(text, arrays)).legal
     assert (pair.channels, pair.repeat, pair.tensor) == (6, repeat, "z")
+
+
+@pytest.mark.parametrize("between", ["Relu (a)", "MaxPool <kernel_shape = [2,2]> (a)"])
+def test_scaled_tensors_get_names_of_their_own(graph_of: GraphOf, lab, between: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "w": random(rng, 6, 4, 3, 3, spread=2.0),
+        "b": random(rng, 6),
+        "v": random(rng, 5, 6, 3, 3),
+    }
+    graph = graph_of(PAIR.replace("Relu (a)", between), arrays)
+    after = equalize(graph)
+    assert after.scaled == ("a", "z")
+    renamed = named_anew(after)
+    assert {value.name for value in renamed.values()} >= {"x", "a_scaled", "z_scaled", "y"}
+    lab.assert_names_keep_their_numbers(graph, renamed, lab.samples(graph, 2))
+    again = equalize(renamed, clamp=1e4)
+    assert not any("_scaled_" in str(value.name) for value in named_anew(again).values())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeq.ir import Graph, check, constant
 from edgeq.numerics.errors import sqnr_db
 from edgeq.quant.algorithms.smooth import _LIMITS, NEVER, smooth
+from edgeq.quant.algorithms.transform import named_anew
 
 GraphOf = Callable[..., Graph]
 Arrays = dict[str, np.ndarray]
@@ -104,6 +105,7 @@ def test_the_function_stays_what_it_was(graph_of: GraphOf, lab, maker: str, read
         lab.outputs(graph, feeds, "n").max(axis=(0, 1, 2)),
         lab.outputs(after.graph, feeds, "n").max(axis=(0, 1, 2)),
     )
+    lab.assert_names_keep_their_numbers(graph, named_anew(after), feeds)
 
 
 @settings(max_examples=30)

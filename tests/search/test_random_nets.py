@@ -1,11 +1,32 @@
-"""Random small nets of convolutions, products, joins, patterns and oddities, as ONNX text."""
+"""Random small nets of convolutions, products, joins, patterns and oddities, the whole way.
+
+Passes, search and the plans without data: every artifact loads, keeps names, types and shapes, is
+finite, and is as close to float as the build was told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
+import pytest
+
+from edgeq.api.lab import Lab
+from edgeq.api.models import open_exact, read_model, write_model
+from edgeq.errors import EdgeqError
+from edgeq.ir import Graph
+from edgeq.numerics.errors import sqnr_db
+from edgeq.passes import run_all
+from edgeq.quant.dynamic import dynamic_nodes, plan_dynamic
+from edgeq.quant.half import plan_half
+from edgeq.quant.plan import QuantPlan
+from edgeq.search import static
+from edgeq_converters.write.onnx import write
 
 Shape = tuple[int, ...]
 """Sizes after the batch."""
@@ -155,7 +176,7 @@ def moved(net: Net, x: str, shape: Shape) -> None:
         net.add(f"Slice ({x}, {', '.join(at)})", (shape[0] - 1, *shape[1:]))
     elif kind == "line" and last == 2 and shape[1] > 2:
         line(net, x, shape)
-    elif kind == "gather" and last > 1:
+    elif kind == "gather" and last > 1 and shape[0] > 1:
         net.add(f"Gather <axis = 1> ({x}, {net.held(np.array([0, 1], np.int64))})", (2, *shape[1:]))
     elif kind == "reshape":
         k = net.held(np.array([0, -1, shape[-1]], np.int64))
@@ -298,8 +319,17 @@ def odd_output(net: Net) -> None:
             net.outputs.append(f"float[{sizes}] {able[0]}")
 
 
-def random_net(seed: int) -> tuple[str, dict[str, np.ndarray], dict[str, Shape], int]:
-    """(text, constants, inputs with their sizes after the batch, batch)."""
+class Drawn(NamedTuple):
+    """`inputs` have their sizes after the batch."""
+
+    text: str
+    weights: dict[str, np.ndarray]
+    inputs: dict[str, Shape]
+    batch: int
+    is_skewed: bool
+
+
+def random_net(seed: int) -> Drawn:
     rng = np.random.default_rng(seed)
     batch = str(rng.choice(["1", "N", "2"]))
     net = Net(rng, batch, skew=float(rng.choice([0.0, 0.0, 1.0, 2.0])))
@@ -321,7 +351,7 @@ def random_net(seed: int) -> tuple[str, dict[str, np.ndarray], dict[str, Shape],
     given = [f"float[{', '.join(map(str, (batch, *s)))}] {name}" for name, s in inputs.items()]
     outputs = list(dict.fromkeys(net.outputs))
     text = f"g ({', '.join(given)}) => ({', '.join(outputs)}) {{\n" + "\n".join(net.lines) + "\n}"
-    return text, net.weights, inputs, 1 if batch == "1" else 2
+    return Drawn(text, net.weights, inputs, 1 if batch == "1" else 2, net.skew > 0.0)
 
 
 def _grow(net: Net) -> None:
@@ -347,3 +377,132 @@ def _grow(net: Net) -> None:
         normalized(net, x, shape)
     else:
         branched(net, x, shape)
+
+
+# What is kept at the least, in dB. Passes only reorder float32 sums: 24 bits less some roundings.
+PASSES_DB = 80.0
+# float16 rounds a weight to 73 dB, int8 to 40 dB or more; a softmax of large numbers, or a
+# difference of like ones, magnifies what is lost: half of either is asked. Where channels have
+# unlike ranges, a plan that measures nothing may lose all: then it only has to run.
+HALF_DB = 36.0
+LOWERED_DB = 15.0
+
+Feeds = dict[str, np.ndarray]
+Outputs = Sequence[dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random net with samples and what the float model makes of them."""
+
+    seed: int
+    is_skewed: bool
+    source: Graph
+    feeds: list[Feeds]
+    wanted: Outputs
+
+    @property
+    def kept(self) -> list[Feeds]:
+        return self.feeds[:8]
+
+    def __iter__(self) -> Any:
+        return iter(self.feeds)
+
+    @property
+    def pair_safe(self) -> bool:
+        return self.seed % 2 == 1
+
+    @property
+    def dtype(self) -> str:
+        return "uint8" if self.seed % 3 else "int8"
+
+
+def run(model: bytes, feeds: Sequence[Feeds]) -> Outputs:
+    session = open_exact(model, threads=1)
+    try:
+        return [session.run(dict(sample)) for sample in feeds]
+    finally:
+        session.close()
+
+
+def made_case(folder: Path, seed: int) -> Case:
+    net = random_net(seed)
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {net.text}')
+    for name, array in net.weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    path = folder / f"net{seed}.onnx"
+    path.write_bytes(model.SerializeToString())
+    source = read_model(path, {}).graph
+    rng = np.random.default_rng(seed + 10**6)
+    feeds = [
+        {k: rng.normal(size=(net.batch, *s)).astype(np.float32) for k, s in net.inputs.items()}
+        for _ in range(1 if seed % 11 == 0 else 10)
+    ]
+    return Case(seed, net.is_skewed, source, feeds, run(write_model(source), feeds))
+
+
+def check_outputs(case: Case, model: bytes, least_db: float, what: str) -> None:
+    got = run(model, case.feeds)
+    for wanted, made in zip(case.wanted, got, strict=True):
+        assert list(wanted) == list(made), (case.seed, what)
+        for name, array in wanted.items():
+            other = made[name]
+            assert (array.dtype, array.shape) == (other.dtype, other.shape), (case.seed, what, name)
+            assert array.dtype.kind != "f" or np.isfinite(other).all(), (case.seed, what, name)
+    for name, array in case.wanted[0].items():
+        if array.dtype.kind == "f":
+            left = sqnr_db(*(np.stack([row[name] for row in rows]) for rows in (case.wanted, got)))
+            assert left >= least_db, (case.seed, what, name)
+
+
+def check_static(case: Case, graph: Graph, lab: Lab, **options: Any) -> None:
+    """The static plan, then the mixed one where layers are left to dynamic int8."""
+    chosen = static.Options(pair_safe=case.pair_safe, **options)
+    first = static.drafted(graph, chosen)
+    if not static.has_int8(first):
+        return
+    found = static.find(lab, static.start(lab, graph, first, case), case, chosen)
+    assert QuantPlan.from_json(found.plan.to_json()) == found.plan
+    # the score is of the kept samples, and of parts; others may hold what none of these did
+    least = min(8.0, found.score.worst[1] - 4.0)
+    made = write(found.graph, found.plan, activation_dtype=case.dtype)
+    check_outputs(case, made, least, f"static: {found.summary}")
+    if chosen.float_nodes:
+        mixed = plan_dynamic(found.graph, acts="dynamic", pair_safe=case.pair_safe, base=found.plan)
+        made = write(found.graph, mixed, activation_dtype=case.dtype)
+        check_outputs(case, made, least, f"mixed: {found.summary}")
+
+
+def check_without_data(case: Case, graph: Graph) -> None:
+    lowered, half = (-np.inf, -np.inf) if case.is_skewed else (LOWERED_DB, HALF_DB)
+    for acts in ("dynamic", "fp32"):
+        plan = plan_dynamic(graph, acts=acts, pair_safe=case.pair_safe)
+        check_outputs(case, write(graph, plan), lowered, acts)
+    with suppress(EdgeqError):  # [nothing-to-quantize]: no tensor is large enough
+        check_outputs(case, write(graph, plan_half(graph)), half, "fp16")
+
+
+def check_net(folder: Path, seed: int) -> None:
+    case = made_case(folder, seed)
+    graph, _ = run_all(case.source)
+    check_outputs(case, write_model(graph), PASSES_DB, "passes")
+    assert write_model(run_all(graph)[0]) == write_model(graph), f"{seed}: a second run changes it"
+    check_without_data(case, graph)
+    lab = Lab(case.dtype)
+    check_static(case, graph, lab, method="p99.99" if seed % 5 == 0 else "auto")
+    names = dynamic_nodes(graph)
+    if names and seed % 2:
+        check_static(case, graph, lab, float_nodes=dict.fromkeys(names, "dynamic"))
+
+
+@pytest.mark.parametrize("start", range(0, 40, 8))
+def test_random_nets_survive_the_whole_way(tmp_path: Path, start: int) -> None:
+    for seed in range(start, start + 8):
+        check_net(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(100, 400, 50))
+def test_many_random_nets_survive_the_whole_way(tmp_path: Path, start: int) -> None:
+    for seed in range(start, start + 50):
+        check_net(tmp_path, seed)
