@@ -68,7 +68,7 @@ def _quantized(work: Work, found: Found, count: int) -> Quantized:
         "calibrated": work.calibrated,
     }
     return Quantized(
-        plan=replace(found.plan, notes=(*found.journal.notes, *found.plan.notes)),
+        plan=replace(found.plan, notes=(f"search: {found.decided}", *found.plan.notes)),
         observed=tuple(found.draft.observe),
         calibration=calibration,
         graph=found.graph,

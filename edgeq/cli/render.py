@@ -22,6 +22,7 @@ from edgeq.report.results import (
 
 SHOWN_GROUPS = 8
 SHOWN_LAYERS = 3
+SHOWN_DECISIONS = 6
 
 
 class Result(Protocol):
@@ -59,6 +60,7 @@ def build(console: Console, result: Build, next_line: str) -> Iterator[str]:
     yield ""
     yield from _operator_lines(console, result.ops, result.left_in_float)
     yield from _coverage_lines(console, result.coverage)
+    yield from _search_lines(console, result.search)
     yield from _fidelity_lines(console, result.fidelity)
     yield ""
     yield _row("bundle", result.bundle or "not written: the gate failed, and --strict was given")
@@ -76,6 +78,7 @@ def plan(console: Console, result: Planned, next_line: str) -> Iterator[str]:
     if tensors:
         kinds = _count(encoding["dtype"] for encoding in tensors.values())
         yield _row("tensors", ", ".join(f"{count} {dtype}" for dtype, count in kinds.items()))
+    yield from _search_lines(console, result.search)
     yield _row("bundle", "not written: --plan-only")
     yield ""
     if console.verbose:
@@ -263,6 +266,16 @@ def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Ite
         pairs = (f"Q and DQ left: {line}" for line in coverage.get("pairs", ()))
         hints = (f"hint: {line}" for line in coverage.get("hints", ()))
         yield from (_row("", line) for line in (*pairs, *coverage["lines"], *hints))
+
+
+def _search_lines(console: Console, search: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the search decided and measured; the first few, all with -v."""
+    lines = [] if search is None else list(search["decided"])
+    shown = lines if console.verbose else lines[:SHOWN_DECISIONS]
+    for place, line in enumerate(shown):
+        yield _row("" if place else "search", line)
+    if len(shown) < len(lines):
+        yield _row("", f"and {len(lines) - len(shown)} more: -v shows them")
 
 
 def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:

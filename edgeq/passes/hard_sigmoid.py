@@ -47,4 +47,6 @@ def _fold(graph: Graph, node: onnx_ir.Node, made: onnx_ir.Value) -> str | None:
     if reason is not None:
         take_over(clip.outputs[0], node.outputs[0])
         remove(clip)
+        for bound in bounds:
+            del graph.home.initializers[str(bound.name)]
     return reason

@@ -154,12 +154,13 @@ class Regions:
         return candidates.crashes_in_body(made, lambda node: self.candidate(node) is not None)
 
     def _makes_int8_softmax(self, value: onnx_ir.Value) -> bool:
-        """Whether `value` comes from a Softmax of codes along an axis of size 1."""
+        """Whether `value` comes from a Softmax of codes along an axis that may have size 1."""
         node = self._above_moves(value).producer()
         if node is None or node.op_type != "Softmax" or node.domain or node.inputs[0] is None:
             return False
         shape, axis = node.outputs[0].shape, int(attribute(node, "axis", -1))
-        if shape is None or shape[axis] != 1:
+        size = None if shape is None else shape[axis]
+        if isinstance(size, int) and size > 1:
             return False
         return self.maker(self._above_moves(node.inputs[0])) is not None
 

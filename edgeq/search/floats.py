@@ -83,7 +83,7 @@ def say_worst(designer: Designer, best: Design) -> None:
         )
     losses = [f"{suspects[at].what} {score.worst[1]:.1f} dB" for at, score in found.items()]
     if losses:
-        designer.journal.said(f"most is lost by quantizing, each alone: {', '.join(losses)}")
+        designer.journal.decided(f"most is lost by quantizing, each alone: {', '.join(losses)}")
 
 
 def _left_out(

@@ -13,14 +13,13 @@ MOST_ENTRIES = 60
 
 @dataclass
 class Journal:
-    """Filled in order. `notes` go into the bundle, so they hold no measured number: a score's last
-    digit may hang on a host's float kernels, and a bundle must not. `kept` names the transforms
-    that were kept, in a word or two each; `floats` counts tensors left in float.
+    """Filled in order. `kept` names the transforms that were kept, in a word or two each; `floats`
+    counts tensors left in float. `lines` tell it all with its numbers; they are for people and not
+    for the bundle, because a score's last digit may hang on a host's float kernels.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     trials: int = 0
     floats: int = 0
@@ -34,14 +33,9 @@ class Journal:
         """Trials that are not worth a line each."""
         self.trials += trials
 
-    def decided(self, note: str, measured: str = "") -> None:
-        """A decision in one sentence, and what it was measured to give."""
-        self.notes.append(f"search: {note}")
-        self.lines.append(f"{note}: {measured}" if measured else note)
-
-    def said(self, line: str) -> None:
-        """Something measured that decided nothing: it goes into the document, not the bundle."""
-        self.lines.append(line)
+    def decided(self, line: str, measured: str = "") -> None:
+        """A decision, or what was learnt, in one sentence; and what it was measured to give."""
+        self.lines.append(f"{line}: {measured}" if measured else line)
 
     def to_json(self, score: Score | None) -> dict[str, Any]:
         """`score` is that of the plan that was kept, None where none was."""

@@ -41,8 +41,8 @@ class Start:
 class Found:
     """The plan that was kept, the graph it belongs to (transforms change weights), its score.
 
-    `summary` is one phrase for the story. `left_float` says why the draft has no int8 op any more,
-    where measuring took all of them.
+    `decided` is what was kept, in a phrase without figures; `summary`, for the story, has the score
+    too. `left_float` says why the draft has no int8 op any more, where measuring took all of them.
     """
 
     graph: Graph
@@ -51,6 +51,7 @@ class Found:
     method: str
     score: Score
     journal: Journal
+    decided: str
     summary: str
     left_float: str = ""
     warnings: tuple[str, ...] = ()
@@ -98,7 +99,8 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         method=best.method,
         score=best.score,
         journal=journal,
-        summary=_summary(best, journal) + _pair_safe(designer, best),
+        decided=_decided(best, journal),
+        summary=_summary(designer, best),
         warnings=_other_decisions(designer, begun.graph, best),
     )
 
@@ -161,25 +163,32 @@ def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> 
         method=best.method,
         score=best.score,
         journal=designer.journal,
+        decided="all of it stays in float",
         summary="all of it stays in float",
         left_float=reason,
     )
 
 
 def _pair_safe(designer: Designer, best: Design) -> str:
-    """What weights that cannot saturate cost; said to people, too fine a number for a bundle."""
+    """What weights that cannot saturate cost; "" where the target's kernels do not."""
     cost = designer.pair_safe_cost(best)
     if cost is None:
         return ""
     price = f"{cost:.1f} dB" if cost >= 0.05 else "nothing"
     line = f"weights that cannot saturate cost {price}"
-    designer.journal.said(f"{line}, against plain scales on exact kernels")
+    designer.journal.decided(f"{line}, against plain scales on exact kernels")
     return f", {line}"
 
 
-def _summary(best: Design, journal: Journal) -> str:
-    """`p99.99 ranges, 1 tensor in float, bias corrected: 13.2 dB`."""
+def _decided(best: Design, journal: Journal) -> str:
+    """`p99.99 ranges, 1 tensor in float, bias corrected`."""
     words = [f"{best.method} ranges"]
     if journal.floats:
         words.append(f"{journal.floats} tensor{'s' * (journal.floats > 1)} in float")
-    return f"{', '.join((*words, *journal.kept))}: {best.score.total:.1f} dB"
+    return ", ".join((*words, *journal.kept))
+
+
+def _summary(designer: Designer, best: Design) -> str:
+    """The same with its score: `...: 13.2 dB`."""
+    kept = _decided(best, designer.journal)
+    return f"{kept}: {best.score.total:.1f} dB{_pair_safe(designer, best)}"

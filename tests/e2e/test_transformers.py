@@ -120,7 +120,9 @@ def test_each_way_when_asked_for(model: Path, acts: str) -> None:
     assert build.size_bytes < 0.26 * build.float_size_bytes + 30_000
     # three dB under what each measured: weights alone, then one, many and fixed ranges of inputs
     assert sqnr(build) > {"fp32": 35, "dynamic": 28, "mixed": 27, "static": 25}[acts]
-    assert (build.calibration is None) == (acts in ("dynamic", "fp32"))
+    # mixed leaves nothing to static int8 here: a Softmax of codes over a free axis may meet one
+    # token, which ONNX Runtime gets wrong, so what reads it stays float
+    assert (build.calibration is None) == (acts != "static")
 
 
 def test_the_default_is_measured_and_said(model: Path) -> None:

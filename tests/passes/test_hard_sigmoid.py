@@ -89,6 +89,7 @@ def test_where_it_must_stay(make, ops, apply, noise, nodes, reason):
     )
     after, refused, changed = apply(hard_sigmoid.run, graph)
     assert ops(after) == ops(graph)
+    assert set(after.model.graph.initializers) <= set(graph.model.graph.initializers)
     assert list(refused.values()) == [reason]
     assert changed == []
 
