@@ -63,6 +63,7 @@ def test_sources_are_addresses_or_sections_of_the_notes(name: str) -> None:
         )
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("name", targets.names())
 def test_the_benches_that_are_quoted_exist(name: str) -> None:
     text = (FOLDER / f"{name}.toml").read_text()
