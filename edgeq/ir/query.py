@@ -5,7 +5,7 @@ A tensor that a body of If, Loop or Scan captures has the node inside the body a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,14 @@ def scalar(value: onnx_ir.Value | None) -> float | None:
     if array is None or array.size != 1 or array.dtype.kind not in "fiub":
         return None
     return float(array.reshape(()))
+
+
+def free_name(wanted: str, taken: Container[str | None]) -> str:
+    """`wanted`, or `wanted_2`, `wanted_3`, ...: the first that is not in `taken`."""
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}_{number}", number + 1
+    return name
 
 
 def producer(value: onnx_ir.Value | None) -> onnx_ir.Node | None:

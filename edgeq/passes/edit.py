@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import Graph, subgraphs
+from edgeq.ir import Graph, free_name, subgraphs
 
 
 def fresh_name(graph: Graph, base: str) -> str:
@@ -18,19 +18,12 @@ def fresh_name(graph: Graph, base: str) -> str:
     for body in (model, *model.subgraphs()):
         taken |= {value.name for value in (*body.inputs, *body.initializers.values())}
         taken |= {value.name for node in body for value in node.outputs}
-    name, number = base, 2
-    while name in taken:
-        name, number = f"{base}_{number}", number + 1
-    return name
+    return free_name(base, taken)
 
 
 def fresh_node_name(graph: Graph, base: str) -> str:
     """`base`, or `base_2`, ...: a name that no other node beside it has."""
-    taken = {node.name for node in graph.nodes()}
-    name, number = base, 2
-    while name in taken:
-        name, number = f"{base}_{number}", number + 1
-    return name
+    return free_name(base, {node.name for node in graph.nodes()})
 
 
 def add_initializer(graph: Graph, base: str, array: np.ndarray[Any, Any]) -> onnx_ir.Value:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from edgeq.ir import Graph, constant_tensor
+from edgeq.ir import Graph, constant_tensor, free_name
 from edgeq.ir.inference import SMALL_BYTES, InferenceFailure, infer
 from edgeq_converters.formats.outside import Outside
 from edgeq_converters.read import tensors
@@ -162,10 +162,7 @@ def _name_nodes(graph: onnx_ir.Graph) -> tuple[str, ...]:
             seen.add(node.name)
             continue
         unnamed, renamed = (unnamed, renamed + 1) if node.name else (unnamed + 1, renamed)
-        base, number = node.name or f"{node.op_type}_{index}", 2
-        name = base
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
+        name = free_name(node.name or f"{node.op_type}_{index}", taken)
         node.name = name
         taken.add(name)
         seen.add(name)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgeq.ir import free_name
 from edgeq.quant.plan import QuantPlan
 from edgeq_converters.write import tensors
 
@@ -80,10 +81,7 @@ class _Halving:
         return node
 
     def _fresh(self, wanted: str) -> str:
-        name, count = wanted, 1
-        while name in self.used:
-            count += 1
-            name = f"{wanted}_{count}"
+        name = free_name(wanted, self.used)
         self.used.add(name)
         return name
 

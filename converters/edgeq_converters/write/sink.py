@@ -10,6 +10,7 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
+from edgeq.ir import free_name
 from edgeq_converters.write import tensors
 
 
@@ -23,10 +24,7 @@ class Sink:
 
     def fresh(self, wanted: str) -> str:
         """A name for a tensor or a node that neither the graph nor an earlier call has."""
-        name, count = wanted, 1
-        while name in self._used:
-            count += 1
-            name = f"{wanted}_{count}"
+        name = free_name(wanted, self._used)
         self._used.add(name)
         return name
 
