@@ -11,9 +11,16 @@ import signal
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeq.ir import Graph
 
 # A busy machine is no failure; in CI the examples are the same every time.
 hypothesis.settings.register_profile(
@@ -93,6 +100,30 @@ def shared() -> Path:
             pytest.fail(_NEEDS["shared"][1], pytrace=False)
         pytest.skip(_NEEDS["shared"][1])
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def graph_of() -> Callable[..., "Graph"]:
+    """graph_of(text, weights): a graph from ONNX text and named constants, its nodes named."""
+    import numpy as np
+    import onnx
+    import onnx_ir
+
+    from edgeq.ir import Graph, check
+
+    def build(text: str, weights: Mapping[str, "np.ndarray"] = MappingProxyType({})) -> Graph:
+        opsets = '["" : 21, "com.microsoft" : 1, "com.acme" : 1]'
+        model = onnx.parser.parse_model(f"<ir_version: 10, opset_import: {opsets}> {text}")
+        for name, array in weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=False)
+        graph = Graph(onnx_ir.from_proto(model))
+        for at, node in enumerate(graph.nodes()):
+            node.name = node.name or f"{node.op_type.lower()}{at}"
+        check(graph)
+        return graph
+
+    return build
 
 
 @pytest.fixture(autouse=True)
