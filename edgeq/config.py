@@ -24,8 +24,16 @@ PRECISIONS = ("auto", "fp32", "fp16", "int8")
 PACKAGINGS = ("zip", "dir")
 AUTO = "auto"
 """What leaves a choice to edgeq, which then measures."""
-FORMATS = ("auto", "onnx", "ort")
-"""Forms of the artifact; auto is onnx."""
+FORMATS = ("auto", "onnx", "ort", "tflite")
+"""Forms of the artifact; auto is what the chosen engine reads: onnx, or tflite."""
+DEFAULT = "default"
+"""The engine that the target names first."""
+ENGINES = (DEFAULT, "auto", "ort", "litert")
+"""Engines to build for; auto builds for each and keeps one by measuring."""
+BORDERS = ("auto", "float", "int8")
+"""Types of inputs and outputs of an int8 artifact; auto is float, or int8 where the source has it."""
+LAYOUTS = ("keep", "nhwc")
+"""Axes of images at the border: the source's own, or channels last."""
 WEIGHTS = ("auto", "int8")
 ACTS = ("auto", "static", "dynamic", "mixed", "fp32")
 """What layers read in an int8 build: ranges from data, ranges found at run time, both, or float."""
@@ -62,6 +70,9 @@ class BuildSettings:
     weights: str = "auto"
     acts: str = "auto"
     format: str = "auto"
+    engine: str = DEFAULT
+    io: str = "auto"
+    layout: str = "keep"
     input: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -299,6 +310,9 @@ FIELDS: dict[str, Row] = {
     "weights": Row("weights", "text", _choice(WEIGHTS)),
     "acts": Row("acts", "text", _choice(ACTS)),
     "format": Row("format", "text", _choice(FORMATS)),
+    "engine": Row("engine", "text", _choice(ENGINES)),
+    "io": Row("io", "text", _choice(BORDERS)),
+    "layout": Row("layout", "text", _choice(LAYOUTS)),
     "input": Row("input", "tables", _inputs),
 }
 assert tuple(FIELDS) == tuple(item.name for item in fields(BuildSettings))

@@ -324,6 +324,20 @@ SDK_SLUGS: dict[str, Slug] = {
         fix="Give a bundle, or let `edgeq build MODEL -t TARGET -d SRC --plan-only -v` make the "
         "plan.",
     ),
+    # -- devices ---------------------------------------------------------------------------------
+    "no-emulator": Slug(
+        cause="A board's core cannot be emulated here: a program, the root file system or a right "
+        "that the kernel grants is missing.",
+        example="no root file system of an ARM board: EDGEQ_ARM64_ROOT names none [no-emulator]",
+        fix="Install QEMU's user mode, make a root file system as the hints say, and name it.",
+    ),
+    "emulation-failed": Slug(
+        cause="What ran on the emulated core of a board died there, or took too long.",
+        example="the program on the emulated Cortex-A72 was killed by SIGILL: it said nothing "
+        "[emulation-failed]",
+        fix="Use another version of the engine there; under load, try again.",
+        exit_code=3,
+    ),
     # -- bundles ---------------------------------------------------------------------------------
     "output-exists": Slug(
         cause="A folder stands where the bundle is to be written, or a file where settings are.",

@@ -14,13 +14,15 @@ NO_DATA = ("dynamic", "fp32")
 """Values of `acts` for which nothing is calibrated."""
 
 
-def rungs(request: Request) -> tuple[str, ...]:
+def rungs(request: Request, *, has_plan: bool = False) -> tuple[str, ...]:
     """The precisions to try, in order; `auto` falls back to float where the gate fails.
 
-    Raises EdgeqError: [usage] where settings contradict each other, [needs-data].
+    `has_plan`: the model is int8 itself, and its integers are kept, which asks for no data. Raises EdgeqError: [usage] where settings contradict each other, [needs-data].
     """
     settings = request.settings
     _refuse_contradictions(settings)
+    if has_plan:
+        return _of_integers(settings)
     if settings.precision == "auto" and not names_int8(settings):
         return ("int8", "fp32") if request.has_data else ("fp32",)
     if settings.precision not in ("auto", "int8"):
@@ -34,6 +36,25 @@ def rungs(request: Request) -> tuple[str, ...]:
             "or see what it would do, uncalibrated: `--synthetic-data`",
         )
     return ("int8",)
+
+
+def _of_integers(settings: BuildSettings) -> tuple[str, ...]:
+    """The precision of a model that was quantized before: its own, or float made of it."""
+    default = type(settings)()
+    refused = [("--fp16", settings.precision == "fp16")]
+    refused += [
+        (f"--{word.replace('_', '-')}", getattr(settings, word) != getattr(default, word))
+        for word in ("weights", "acts", "algo", "keep_float")
+    ]
+    for flag, given in refused:
+        if given:
+            raise EdgeqError(
+                "usage",
+                f"`{flag}` is for float models, and this one is int8: its integers are kept",
+                "build it as it is: `--int8`",
+                "or in float, from the float model that it was made of",
+            )
+    return ("fp32",) if settings.precision == "fp32" else ("int8",)
 
 
 def names_int8(settings: BuildSettings) -> bool:

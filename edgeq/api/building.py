@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
 from edgeq.api import asked, models
+from edgeq.api.forms import Form, forms
 from edgeq.api.progress import Stage
 from edgeq.api.samples import SEED, SYNTHETIC, Tap
 from edgeq.config import AUTO
@@ -21,8 +22,9 @@ from edgeq.report.results import Artifact, Build, Planned
 from edgeq_runtime.outside import file_bytes
 
 if TYPE_CHECKING:
+    from edgeq.api.choosing import Chosen
     from edgeq.api.formats import Shipped
-    from edgeq.api.stages import Candidate, Evaluated, Work
+    from edgeq.api.stages import Evaluated, Work
     from edgeq.config import BuildSettings
     from edgeq.quality import Rule
     from edgeq.targets import Target
@@ -43,24 +45,27 @@ class Request:
 
 def build(request: Request, progress: Progress = silent) -> Build:
     """Carry out `request`; the story goes to `progress`, the result is returned."""
-    from edgeq.api.stages import attempt
+    from edgeq.api import choosing
 
     settings = request.settings
     target = _target(settings)
-    rungs = asked.rungs(request)
+    wanted = forms(settings, target)
+    source = _read_integers(settings, progress)
+    rungs = asked.rungs(request, has_plan=_has_plan(source))
     for precision in rungs:
         _require_writable(_out_path(settings, precision), settings)
-    work, evaluation = _prepare(request, target, progress)
+    work, evaluation = _prepare(request, target, wanted, source, rungs, progress)
     _tell_assumptions(settings, rungs, work)
-    candidate = attempt(work, rungs[0], evaluation)
+    chosen = choosing.attempt(work, wanted, rungs[0], evaluation)
     for precision in rungs[1:]:
-        if candidate.outcome == "built":
+        if chosen.candidate.outcome == "built":
             break
-        work.notes.append(f"{candidate.precision} did not pass its gate, so {precision} was built")
-        candidate = attempt(work, precision, evaluation)
-    if candidate.precision not in rungs:
-        _require_writable(_out_path(settings, candidate.precision), settings)
-    return _finish(work, candidate, progress)
+        failed = chosen.candidate.precision
+        work.notes.append(f"{failed} did not pass its gate, so {precision} was built")
+        chosen = choosing.attempt(work, wanted, precision, evaluation)
+    if chosen.candidate.precision not in rungs:
+        _require_writable(_out_path(settings, chosen.candidate.precision), settings)
+    return _finish(chosen, progress)
 
 
 def plan(request: Request, progress: Progress = silent) -> Planned:
@@ -68,11 +73,16 @@ def plan(request: Request, progress: Progress = silent) -> Planned:
     from edgeq.api.stages import counts, left_in_float, quantized_as
 
     target = _target(request.settings)
-    precision = asked.rungs(request)[0]
+    wanted = forms(request.settings, target)
+    source = _read_integers(request.settings, progress)
+    rungs = asked.rungs(request, has_plan=_has_plan(source))
+    precision = rungs[0]
     ungated = dataclasses.replace(request.settings, gate=())  # nothing is measured: no gate either
     request = dataclasses.replace(request, settings=ungated, evaluate=None)
-    work, _ = _prepare(request, target, progress)
+    work, _ = _prepare(request, target, wanted, source, rungs, progress)
     _tell_assumptions(request.settings, (precision,), work)
+    if len(wanted) > 1:
+        work.notes.append(f"the plan is that for {wanted[0].engine}: nothing is measured here")
     quantized = quantized_as(work, precision)
     work.notes.extend((*(quantized.plan.notes if quantized else ()), *work.tap.told()))
     warnings = (quantized.left_float,) if quantized and quantized.left_float else ()
@@ -128,7 +138,16 @@ def _require_writable(out: Path, settings: BuildSettings) -> None:
     require_replaceable(out, force=settings.force)
 
 
-def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work, Evaluated | None]:
+def _prepare(
+    request: Request,
+    target: Target,
+    wanted: Sequence[Form],
+    source: models.Prepared | None,
+    rungs: Sequence[str],
+    progress: Progress,
+) -> tuple[Work, Evaluated | None]:
+    """Read, optimize and open everything; `source` is a TFLite model that was read already. One
+    whose own integers are kept is not optimized: they belong to its graph as it is."""
     from edgeq.api.pack import read_labels
     from edgeq.api.stages import Work
     from edgeq.quality import check_names, parse_gate
@@ -137,11 +156,14 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
     if settings.algo != AUTO:
         registry.resolve("algorithms", settings.algo)
     labels = None if settings.labels is None else read_labels(Path(settings.labels))
-    _require_engine(target)
+    for form in wanted:
+        _require_engine(target, form.engine)
     rules = parse_gate(settings.gate)
     check_names(rules, () if request.evaluate is None else None)
     stage = partial(_stage, progress)
-    prepared = _read(settings, stage)
+    prepared = source or _read(settings, stage)
+    if not (_has_plan(source) and rungs[0] == "int8"):
+        prepared = _optimized(prepared, stage)
     tap = _open_data(request, prepared, progress)
     work = Work(
         settings=settings,
@@ -152,6 +174,8 @@ def _prepare(request: Request, target: Target, progress: Progress) -> tuple[Work
         has_data=request.has_data,
         labels=labels,
         stage=stage,
+        form=wanted[0],
+        io=_border(settings, prepared, rungs),
         notes=list(prepared.read.notes),
     )
     return work, None if request.evaluate is None else _evaluated(request.evaluate, work, rules)
@@ -173,18 +197,26 @@ def _evaluated(given: Any, work: Work, rules: Sequence[Rule]) -> Evaluated:
     return Evaluated(work, evaluation)
 
 
-def _require_engine(target: Target) -> None:
+def _require_engine(target: Target, name: str) -> None:
     """The engine here is the one the artifact is measured with, so the target must be able to
     run that very version."""
     from edgeq_runtime import engines
 
-    refusal = target.engine(models.ENGINE).refusal(engines.get(models.ENGINE).version())
+    refusal = target.engine(name).refusal(engines.get(name).version())
     if refusal is not None:
+        package = {models.LITERT: "ai-edge-litert"}.get(name, name)
         raise EdgeqError(
             "engine-version",
             f"target {target.name}: {refusal}",
-            f'pip install --upgrade "{models.ENGINE}"',
+            f'pip install --upgrade "{package}"',
         )
+
+
+def _border(settings: BuildSettings, source: models.Prepared, rungs: Sequence[str]) -> str:
+    """The type of inputs and outputs: as asked for, else as the source has it."""
+    if settings.io != AUTO:
+        return settings.io
+    return source.read.border if rungs[0] == "int8" else "float"
 
 
 def _stage(progress: Progress, name: str) -> Stage:
@@ -198,28 +230,48 @@ def input_specs(settings: BuildSettings) -> dict[str, Any]:
     return {name: InputSpec.from_table(name, table) for name, table in settings.input.items()}
 
 
-def _read(settings: BuildSettings, stage: Any) -> models.Prepared:
-    from edgeq.passes import run_all
+def _read_integers(settings: BuildSettings, progress: Progress) -> models.Prepared | None:
+    """A TFLite model, read before anything is asked of data: its own integers need none."""
+    if settings.model is None or not models.is_tflite(Path(settings.model)):
+        return None
+    return _read(settings, partial(_stage, progress))
 
+
+def _has_plan(source: models.Prepared | None) -> bool:
+    return source is not None and source.read.plan is not None
+
+
+def _read(settings: BuildSettings, stage: Any) -> models.Prepared:
+    """The model as its file has it."""
     path = _model_path(settings)
     with stage("Read") as reading:
         read = models.read_model(path, settings.shape)
         source_bytes = models.write_model(read.graph)
         models.probe(source_bytes)
-        parameters = _count_text(read.graph.parameter_count)
-        reading.done(models.text_name(path), f"opset {read.source_opset}, {parameters} parameters")
-    with stage("Optimized") as optimizing:
-        graph, reports = run_all(read.graph)
-        before, after = len(read.graph.nodes()), len(graph.nodes())
-        changes = ", ".join(f"{len(r.changed)} {r.name}" for r in reports if r.changed)
-        optimizing.done(f"{before} -> {after} nodes", changes or "nothing to change")
+        parameters = f"{_count_text(read.graph.parameter_count)} parameters"
+        kind = "TFLite" if models.is_tflite(path) else f"opset {read.source_opset}"
+        reading.done(models.text_name(path), f"{kind}, {parameters}")
     return models.Prepared(
         name=models.text_name(path),
         read=read,
-        graph=graph,
-        reports=reports,
+        graph=read.graph,
+        reports=(),
         source_bytes=source_bytes,
-        float_bytes=models.write_model(graph),
+        float_bytes=source_bytes,
+    )
+
+
+def _optimized(source: models.Prepared, stage: Any) -> models.Prepared:
+    """After the passes."""
+    from edgeq.passes import run_all
+
+    with stage("Optimized") as optimizing:
+        graph, reports = run_all(source.graph)
+        before, after = len(source.graph.nodes()), len(graph.nodes())
+        changes = ", ".join(f"{len(r.changed)} {r.name}" for r in reports if r.changed)
+        optimizing.done(f"{before} -> {after} nodes", changes or "nothing to change")
+    return dataclasses.replace(
+        source, graph=graph, reports=reports, float_bytes=models.write_model(graph)
     )
 
 
@@ -240,9 +292,23 @@ def _open_data(request: Request, prepared: models.Prepared, progress: Progress) 
         )
         name = _data_name(request.data, source.description)
     else:
-        source = synthetic(inputs, settings.samples or SYNTHETIC, SEED)
+        source = synthetic(inputs, settings.samples or SYNTHETIC, SEED, _ranges(prepared))
         name = source.description
     return Tap(source, name, "Calibrated", progress)
+
+
+def _ranges(prepared: models.Prepared) -> dict[str, tuple[float, float]]:
+    """What the integers of a quantized source can say of its inputs."""
+    plan = prepared.read.plan
+    encodings = {} if plan is None else plan.tensors
+    return {
+        info.name: (
+            (-128 - encoding.zero_point[0]) * encoding.scale[0],
+            (127 - encoding.zero_point[0]) * encoding.scale[0],
+        )
+        for info in prepared.graph.inputs
+        if (encoding := encodings.get(info.name)) is not None and len(encoding.scale) == 1
+    }
 
 
 def _data_name(data: Any, description: str) -> str:
@@ -251,8 +317,11 @@ def _data_name(data: Any, description: str) -> str:
 
 
 def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work) -> None:
+    work.notes.extend(_integers_kept(settings, rungs, work))
     if settings.precision == "auto":
         work.notes.append(f"assumed precision {rungs[0]}: {_assumption(settings, rungs, work)}")
+    if work.keeps_integers:
+        return
     acts = asked.acts(settings, has_data=work.has_data)
     if acts != settings.acts:
         work.notes.append(f"assumed --acts {acts}: no calibration data was given")
@@ -260,7 +329,23 @@ def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work)
         work.notes.append("calibration data is synthetic: every figure is not calibrated")
 
 
+def _integers_kept(settings: BuildSettings, rungs: Sequence[str], work: Work) -> Iterator[str]:
+    """What becomes of a model that was quantized before it came here."""
+    plan = work.prepared.read.plan
+    if plan is None:
+        return
+    if rungs[0] != "int8":
+        return
+    yield f"{work.prepared.name} is int8: its own integers are kept, nothing is calibrated"
+    if settings.io == AUTO and work.prepared.read.border == "int8":
+        kept = "stay int8, as the source has them; `--io float` changes that"
+        changed = "are float: an ONNX file of it quantizes them itself"
+        yield f"inputs and outputs {kept if work.is_tflite else changed}"
+
+
 def _assumption(settings: BuildSettings, rungs: Sequence[str], work: Work) -> str:
+    if work.keeps_integers:
+        return "the model is int8"
     if asked.names_int8(settings):
         return f"`{asked.reason(settings)}` was given"
     if rungs[0] != "int8":
@@ -276,10 +361,11 @@ def _tell(work: Work, warnings: Sequence[str], progress: Progress) -> None:
         progress(Warned(warning))
 
 
-def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
+def _finish(chosen: Chosen, progress: Progress) -> Build:
     from edgeq.api.pack import pack
     from edgeq.api.timing import compared_with_float
 
+    work, candidate = chosen.work, chosen.candidate
     work.notes.extend((*candidate.notes, *work.tap.told()))
     warnings = (*candidate.warnings, *compared_with_float(work, candidate))
     keep = candidate.outcome == "built" or not work.settings.strict
@@ -309,6 +395,7 @@ def _finish(work: Work, candidate: Candidate, progress: Progress) -> Build:
         notes=tuple(work.notes),
         digest=None if written is None else written.digest,
         search=None if quantized is None else quantized.search,
+        candidates=chosen.table,
     )
 
 

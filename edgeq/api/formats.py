@@ -1,4 +1,5 @@
-"""The form an artifact ships in: ONNX, or ORT's own, optimized once for the target's platform."""
+"""The form an artifact ships in: as it was written, or ORT's own, optimized once for the target's
+platform."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from edgeq_runtime.outside import ModelBytes
 if TYPE_CHECKING:
     from edgeq.api.stages import Quantized, Work
 
-FILES = {"onnx": "model.onnx", "ort": "model.ort"}
+FILES = {"onnx": "model.onnx", "ort": "model.ort", "tflite": "model.tflite"}
 """Format -> what the artifact's file is called in a bundle."""
 
 
@@ -27,12 +28,12 @@ class Shipped:
 
 
 def ship(work: Work, model: bytes, quantized: Quantized | None) -> Shipped:
-    """`model`, an ONNX file, in the form that the settings ask for; what that means is noted.
+    """`model` in the form that the settings ask for; what that means is noted.
 
     Raises EdgeqError [too-large] for a model whose weights lie beside it.
     """
-    if work.settings.format != "ort":
-        return Shipped(model, model, "onnx")
+    if work.form.format != "ort":
+        return Shipped(model, model, work.form.format)
     if isinstance(model, ModelBytes):
         raise EdgeqError(
             "too-large",

@@ -97,7 +97,7 @@ def left_float(
 def _heavy(ops: Mapping[str, OpDecision]) -> list[OpDecision]:
     from edgeq.quant import rules
 
-    return [op for op in ops.values() if op.op_type in rules.HEAVY]
+    return [op for op in ops.values() if op.op_type in rules.WEIGHTED]
 
 
 def _reasons(ops: Iterable[OpDecision]) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from edgeq_runtime.engines.onnxruntime import Session
 
 ENGINE = "onnxruntime"
+"""What computes the float model and all that a search tries, whatever the artifact is for."""
+LITERT = "litert"
+"""What runs TFLite files."""
 PROBE_SECONDS = 60.0
 """How long a user's model may take to load and run once on zeros in the child process."""
 
@@ -56,9 +59,20 @@ def text_name(path: Path) -> str:
     return short(path)
 
 
+def is_tflite(path: Path) -> bool:
+    """Whether a file is a TFLite model by its content; what cannot be opened is none."""
+    if not path.is_file():  # a named pipe would be waited for
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(8)[4:] == b"TFL3"
+    except OSError:
+        return False
+
+
 def read_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> ReadResult:
-    """Read any model file edgeq knows; raises what the reader raises."""
-    reader = registry.resolve("readers", "onnx")
+    """Read any model file edgeq knows, by its content; raises what the reader raises."""
+    reader = registry.resolve("readers", "tflite" if is_tflite(path) else "onnx")
     result: ReadResult = reader(path, shapes={k: tuple(v) for k, v in shapes.items()})
     return result
 
@@ -72,16 +86,16 @@ def write_model(graph: Graph, extra_outputs: Sequence[str] = ()) -> bytes:
 
 def probe(model: bytes) -> None:
     """Load and run `model` once in a child, so that an engine's crash is an error and no more."""
-    from edgeq_runtime import isolate
+    from edgeq_runtime import engines, isolate
 
-    isolate.probe(model, engine=ENGINE, timeout_s=PROBE_SECONDS)
+    isolate.probe(model, engine=engines.for_model(model), timeout_s=PROBE_SECONDS)
 
 
 def open_exact(model: bytes, *, threads: int | None = None) -> Session:
     """A session whose integers are the same on every host, in little memory."""
     from edgeq_runtime import engines
 
-    session: Session = engines.get(ENGINE).open_session(
+    session: Session = engines.get(engines.for_model(model)).open_session(
         model, exact=True, low_memory=True, threads=threads
     )
     return session

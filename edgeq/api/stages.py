@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
+from edgeq.api.border import open_as_float
 from edgeq.api.formats import Shipped, ship
-from edgeq.api.models import ENGINE, Prepared, open_exact, write_model
+from edgeq.api.forms import Form
+from edgeq.api.models import ENGINE, LITERT, Prepared, open_exact, write_model
 from edgeq.api.progress import on_samples
 from edgeq.api.samples import Tap
 from edgeq.errors import EdgeqError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from edgeq.ir import Graph
     from edgeq.quality import GateResult, Quality
     from edgeq.quant.fidelity import Comparison, Difference
+    from edgeq.quant.kernels import Kernels
     from edgeq.quant.plan import QuantPlan
     from edgeq.targets import EngineSupport, Target
     from edgeq_runtime.engines.onnxruntime import Session
@@ -87,11 +90,34 @@ class Work:
     has_data: bool
     labels: tuple[str, ...] | None
     stage: Callable[[str], Any]
+    form: Form
+    io: str = "float"
     notes: list[str] = field(default_factory=list)
 
     @property
     def engine(self) -> EngineSupport:
-        return self.target.engine(ENGINE)
+        """What the target says of the engine that the artifact is for."""
+        return self.target.engine(self.form.engine)
+
+    @property
+    def is_tflite(self) -> bool:
+        return self.form.engine == LITERT
+
+    @property
+    def keeps_integers(self) -> bool:
+        """Whether the plan is the source's own: its graph then is as it was read."""
+        return self.prepared.read.plan is not None and self.prepared.graph is self.prepared.source
+
+    @property
+    def kernels(self) -> Kernels:
+        """What the engine that the artifact is for runs in int8."""
+        from edgeq.quant.kernels import BY_ENGINE
+
+        return BY_ENGINE[self.form.engine]
+
+    def in_form(self, form: Form) -> Work:
+        """The same work for another engine, with notes of its own."""
+        return replace(self, form=form, notes=list(self.notes))
 
     def pass_counts(self) -> tuple[str, ...]:
         """One line a pass that changed something; which nodes is in the result's `optimized`."""
@@ -109,7 +135,20 @@ def quantized_as(work: Work, precision: str) -> Quantized | None:
 
     if precision == "fp16":
         return half.quantize(work)
+    if precision == "int8" and work.keeps_integers:
+        return own_integers(work)
     return acts.quantize(work) if precision == "int8" else None
+
+
+def own_integers(work: Work) -> Quantized:
+    """The plan that the source came with."""
+    plan = work.prepared.read.plan
+    assert plan is not None
+    with work.stage("Quantized") as stage:
+        subject, left = quantized_text(plan)
+        stage.done(subject, f"{left}, the source's own integers")
+    made = [str(value.name) for node in work.prepared.graph.nodes() for value in node.outputs]
+    return Quantized(plan, tuple(name for name in made if name in plan.tensors), None)
 
 
 LEFT_TO_DYNAMIC = "left to dynamic int8"
@@ -167,8 +206,12 @@ def graph_of(work: Work, quantized: Quantized | None) -> Graph:
 
 
 def _written(work: Work, quantized: Quantized | None) -> bytes:
-    """The artifact's bytes. Where everything stayed float it is the model as it was read: its
-    outputs are float's bit for bit, which those of an optimized graph need not be."""
+    """The artifact's bytes. Where everything stayed float an ONNX artifact is the model as it was
+    read: its outputs are float's bit for bit, which those of an optimized graph need not be."""
+    if work.is_tflite:
+        from edgeq.api import tflite
+
+        return tflite.write(work, quantized)
     writer = registry.resolve("writers", "onnx")
     if quantized is not None and quantized.left_float:
         return work.prepared.source_bytes
@@ -227,6 +270,10 @@ def check(
 def _coverage(work: Work, artifact: bytes, quantized: Quantized | None) -> dict[str, Any] | None:
     if quantized is None or not quantized.plan.computes_int8:
         return None
+    if work.is_tflite:
+        from edgeq.api import tflite
+
+        return tflite.coverage(work, artifact, quantized)
     from edgeq.quant.hints import hints, reasons
 
     graph, plan = quantized.graph or work.prepared.graph, quantized.plan
@@ -256,7 +303,7 @@ def _compare_outputs(work: Work, artifact: bytes) -> tuple[Comparison, str]:
     if isinstance(artifact, ModelBytes):  # one such model at a time is all that memory need hold
         wanted = iter(list(wanted))
         source.close()
-    session = open_exact(artifact)
+    session = open_as_float(artifact)
     for sample, expected in zip(work.tap.kept, wanted, strict=True):
         _require_finite(work, expected)
         comparison.add(expected, session.run(dict(sample)))
@@ -443,7 +490,7 @@ class Evaluated:
         return tuple(qualities)
 
     def _score(self, model: bytes) -> Any:
-        session = open_exact(model)
+        session = open_as_float(model)
         try:
             return self.evaluation.score(session.run)
         finally:

@@ -134,8 +134,29 @@ EXAMPLES = (
 @option(
     "--format",
     section=OUTPUT,
-    type=Choice("auto", "onnx", "ort"),
-    help="Write the model as ONNX, or as ORT for the target's kind of CPU (default: onnx)",
+    type=Choice("auto", "onnx", "ort", "tflite"),
+    help="Write the model as ONNX, as ORT for the target's kind of CPU, or as TFLite (default: "
+    "what the engine reads)",
+)
+@option(
+    "--engine",
+    section=OUTPUT,
+    type=Choice("default", "auto", "ort", "litert"),
+    help="Build for ONNX Runtime or LiteRT; auto builds for both and keeps one by measuring "
+    "(default: the target's first)",
+)
+@option(
+    "--io",
+    section=OUTPUT,
+    type=Choice("auto", "float", "int8"),
+    help="Give an int8 TFLite model inputs and outputs of this type (default: float, or as a "
+    ".tflite source has them)",
+)
+@option(
+    "--layout",
+    section=OUTPUT,
+    type=Choice("keep", "nhwc"),
+    help="Keep the axes of a TFLite model's inputs and outputs, or put channels last (default: keep)",
 )
 @option("--force", section=OUTPUT, is_flag=True, help="Replace an existing folder")
 @option("--plan-only", section=OUTPUT, is_flag=True, help="Show the plan and write nothing")

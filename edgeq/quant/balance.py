@@ -146,6 +146,13 @@ class _Prices:
             int8 = int(price / policy.ratio(kinds.kind(node)))
             self.ops[node] = _Op(price, int8, int(_SAVED * whole * weights / parameters))
         self.tensors = tuple(_tensors(nodes, regions))
+        self.reorders = regions.kernels.reorders
+
+    def _change(self, value: onnx_ir.Value, rate: int) -> int:
+        return cost.change(value, rate, reorders=self.reorders)
+
+    def _seam(self, reader: onnx_ir.Node, value: onnx_ir.Value) -> int:
+        return cost.seam(reader, value) if self.reorders else 0
 
     def regions(self) -> tuple[tuple[onnx_ir.Node, ...], ...]:
         """The connected regions, in the order of their first ops."""
@@ -176,9 +183,9 @@ class _Prices:
         )
         for tensor in self.tensors:
             if tensor.maker is None and inside.intersection(tensor.readers):
-                gain -= cost.change(tensor.value, cost.QUANTIZE)
+                gain -= self._change(tensor.value, cost.QUANTIZE)
             if tensor.maker in inside:
-                gain -= tensor.others * cost.change(tensor.value, cost.DEQUANTIZE)
+                gain -= tensor.others * self._change(tensor.value, cost.DEQUANTIZE)
         return gain < 0
 
     def cut(self, doubt: float) -> tuple[onnx_ir.Node, ...]:
@@ -192,13 +199,13 @@ class _Prices:
         for tensor in self.tensors:
             home = at[tensor.maker] if tensor.maker is not None else SINK
             # one QuantizeLinear however many read it, but a DequantizeLinear for each reader
-            edges.append((gate, home, cost.change(tensor.value, cost.QUANTIZE)))
+            edges.append((gate, home, self._change(tensor.value, cost.QUANTIZE)))
             edges += [(at[reader], gate, _NEVER) for reader in tensor.readers]
             gate += 1
             if tensor.maker is not None:
-                back = cost.change(tensor.value, cost.DEQUANTIZE)
+                back = self._change(tensor.value, cost.DEQUANTIZE)
                 edges.append((home, SINK, tensor.others * back))
-                edges += [(home, at[r], back + cost.seam(r, tensor.value)) for r in tensor.readers]
+                edges += [(home, at[r], back + self._seam(r, tensor.value)) for r in tensor.readers]
         side = Network(gate, edges).sink_side()
         return tuple(node for node in self.ops if at[node] in side)
 

@@ -1,15 +1,15 @@
-"""What a single node needs to run in int8 on ONNX Runtime, its neighbours left aside."""
+"""What a single node needs to run in int8 on an engine, its neighbours left aside."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir
 
-from edgeq.ir import attribute, constant, dtype_of, is_captured, scalar, static_shape
+from edgeq.ir import constant, dtype_of, is_captured, static_shape
 from edgeq.quant import rules
+from edgeq.quant.kernels import Kernels
 from edgeq.quant.layers import Layer, find_layer
 
 
@@ -23,31 +23,17 @@ class Candidate:
     layer: Layer | None = None
 
 
-def find(node: onnx_ir.Node) -> Candidate | str:
+def find(node: onnx_ir.Node, kernels: Kernels) -> Candidate | str:
     """The int8 form of `node`, or the reason it has none."""
     if node.domain not in ("", "ai.onnx"):
-        return rules.no_rule(node.op_type, node.domain)
-    if node.op_type in rules.HEAVY:
-        return _heavy(node)
-    if node.op_type in (*rules.JOINERS, *rules.MOVES, *rules.CLAMPS):
-        check = _SPECIAL.get(node.op_type)
-        return (check(node) if check is not None else "") or _light(node)
-    return rules.no_rule(node.op_type, "")
-
-
-def clamp_bounds(node: onnx_ir.Node) -> tuple[float, float] | None:
-    """The constant (low, high) of a Relu or Clip; None where they are computed."""
-    if node.op_type == "Relu":
-        return 0.0, math.inf
-    bounds = [-math.inf, math.inf]
-    for at in (1, 2):
-        value = node.inputs[at] if at < len(node.inputs) else None
-        if value is not None:
-            number = scalar(value)
-            if number is None:
-                return None
-            bounds[at - 1] = number
-    return bounds[0], bounds[1]
+        return kernels.no_rule(node.op_type, node.domain)
+    check = kernels.checks.get(node.op_type)
+    refused = check(node) if check is not None else ""
+    if node.op_type in kernels.heavy:
+        return refused or _heavy(node, kernels)
+    if node.op_type in (*kernels.joiners, *kernels.moves, *rules.CLAMPS):
+        return refused or _light(node)
+    return kernels.no_rule(node.op_type, "")
 
 
 def only_use(value: onnx_ir.Value) -> onnx_ir.Node | None:
@@ -69,13 +55,13 @@ def crashes_in_body(value: onnx_ir.Value, is_int8: Callable[[onnx_ir.Node], bool
     return False
 
 
-def why_not_folded(node: onnx_ir.Node) -> str:
+def why_not_folded(node: onnx_ir.Node, kernels: Kernels) -> str:
     """The reason for a clamp that could have been folded but was not."""
     value = node.inputs[0]
     assert value is not None
+    alone = f"and {kernels.engine} has no int8 `{node.op_type}`"
     if value.producer() is None:
-        return f"it reads the model's input, and ONNX Runtime has no int8 `{node.op_type}`"
-    alone = f"and ONNX Runtime has no int8 `{node.op_type}`"
+        return f"it reads the model's input, {alone}"
     if only_use(value) is None:
         return f"`{value.name}` is read elsewhere too, {alone}"
     return f"no int8 op makes `{value.name}`, {alone}"
@@ -94,8 +80,8 @@ def operands(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     return [value for value in node.inputs[:count] if value is not None]
 
 
-def _heavy(node: onnx_ir.Node) -> Candidate | str:
-    layer = find_layer(node)
+def _heavy(node: onnx_ir.Node, kernels: Kernels) -> Candidate | str:
+    layer = find_layer(node, kernels)
     if isinstance(layer, str):
         return layer
     if layer is not None:
@@ -105,7 +91,7 @@ def _heavy(node: onnx_ir.Node) -> Candidate | str:
 
 
 def _light(node: onnx_ir.Node) -> Candidate | str:
-    """Ops that read activations, and constants in their place (Add, Mul, Concat, MatMul)."""
+    """Ops that read activations, and constants in their place (Add, Concat, MatMul)."""
     values = operands(node)
     used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     if node.op_type == "Split" and len(used) != len(node.outputs):
@@ -138,36 +124,3 @@ def _checked(
         if 0 in (static_shape(value) or ()) or 0 in getattr(constant(value), "shape", ()):
             return f"`{value.name}` has no elements"
     return Candidate(tuple(inputs), tuple(outputs), constants, layer)
-
-
-def _resize(node: onnx_ir.Node) -> str:
-    if attribute(node, "mode", "nearest") != "nearest":
-        return "ONNX Runtime has an int8 kernel only for `Resize` with mode=nearest"
-    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return "`Resize` with tf_crop_and_resize makes up values outside of its input"
-    return ""
-
-
-def _average_pool(node: onnx_ir.Node) -> str:
-    if any(int(step) != 1 for step in attribute(node, "dilations", ())):
-        return "ONNX Runtime has no int8 kernel for a dilated `AveragePool`"
-    return ""
-
-
-def _clip(node: onnx_ir.Node) -> str:
-    bounds = clamp_bounds(node)
-    if bounds is None:
-        return "its bounds are not constant"
-    if not bounds[0] <= 0.0 <= bounds[1]:
-        return f"its range {bounds[0]:g}..{bounds[1]:g} leaves out 0, which int8 codes always hold"
-    if bounds[0] == bounds[1]:
-        return "its result is always 0"
-    return ""
-
-
-_SPECIAL: dict[str, Callable[[onnx_ir.Node], str]] = {
-    "Resize": _resize,
-    "AveragePool": _average_pool,
-    "Clip": _clip,
-}
-"""Checks of single op types; each returns a reason, or nothing."""

@@ -75,11 +75,12 @@ def float_op(node: onnx_ir.Node) -> int:
     return most * _ELEMENT.get(kind, _OTHER_ELEMENT)
 
 
-def change(value: onnx_ir.Value, rate: int) -> int:
-    """Picoseconds of taking `value` from float to int8 (`rate` QUANTIZE) or back (DEQUANTIZE)."""
+def change(value: onnx_ir.Value, rate: int, *, reorders: bool = True) -> int:
+    """Picoseconds of taking `value` from float to int8 (`rate` QUANTIZE) or back (DEQUANTIZE), in
+    an engine that `reorders` tensors on the way."""
     made, readers = value.producer(), value.consumers()
     ends = {node.op_type for node in (*readers, *([made] if made is not None else []))}
-    if ends.intersection(SPATIAL):
+    if reorders and ends.intersection(SPATIAL):
         rate += CHANNELS_LAST
         if made is not None and not value.is_graph_output():
             rate += BLOCKED

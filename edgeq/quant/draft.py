@@ -1,6 +1,6 @@
 """The plan before its numbers: which ops become int8, why not the others, what to observe.
 
-Heavy ops (Conv, Gemm, MatMul) are int8 wherever the engine can; the rest only between int8 ops.
+Heavy ops (Conv, Gemm, MatMul) are int8 wherever the engine can; the rest beside them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import onnx_ir
 
 from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, subgraphs
-from edgeq.quant import balance, candidates, rules
+from edgeq.quant import balance, candidates, checks, kinds, rules
 from edgeq.quant.candidates import Candidate
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
 from edgeq.quant.layers import Layer
 from edgeq.quant.plan import Encoding, OpDecision
 from edgeq.quant.policy import ANY, Policy
@@ -34,7 +35,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Join:
-    """A Concat: the activations it reads and what it makes, candidates for one encoding."""
+    """A Concat, Max or Min: the activations it reads and what it makes, candidates for one
+    encoding."""
 
     node: str
     inputs: tuple[str, ...]
@@ -66,8 +68,10 @@ def draft(
     float_nodes: Mapping[str, str] = MappingProxyType({}),
     float_tensors: Mapping[str, str] = MappingProxyType({}),
     policy: Policy = ANY,
+    kernels: Kernels = ONNXRUNTIME,
 ) -> Draft:
-    """Decide for every node. `keep_float` are shell patterns over node names.
+    """Decide for every node what runs in int8 on the engine of `kernels`. `keep_float` are shell
+    patterns over node names.
 
     `float_nodes` (node -> reason) and `float_tensors` (tensor -> reason: no op makes it or reads
     it in int8, nor what shares its codes) are what measuring found; `policy` is the target's.
@@ -75,11 +79,18 @@ def draft(
     """
     _refuse_quantized(graph)
     kept = kept_float(graph, keep_float)
-    regions = Regions(graph, kept)
+    held = _held(graph, policy, kernels)
+    regions = Regions(graph, kept, kernels=kernels, float_nodes=held)
     slow = balance.too_dear(graph, regions, policy)
     # the policy's choice does not depend on what was measured since, so that a draft with more in
     # float never has an int8 op that the first one had not
-    regions = Regions(graph, kept, float_nodes=float_nodes, float_tensors=float_tensors)
+    regions = Regions(
+        graph,
+        kept,
+        kernels=kernels,
+        float_nodes={**held, **float_nodes},
+        float_tensors=float_tensors,
+    )
     regions.leave(slow)
     regions.leave(balance.lonely(graph, regions, policy))
     ops: dict[str, OpDecision] = {}
@@ -118,6 +129,16 @@ def kept_float(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
     return kept
 
 
+def _held(graph: Graph, policy: Policy, kernels: Kernels) -> dict[str, str]:
+    """Node name -> reason, for kinds that have a kernel which the target's table does not ask for."""
+    found = ((str(node.name), kinds.kind(node)) for node in graph.nodes())
+    return {
+        name: kernels.held[kind]
+        for name, kind in found
+        if kind in kernels.held and kind not in policy.ratios
+    }
+
+
 def _inside(node: onnx_ir.Node) -> dict[str, OpDecision]:
     """The ops in the bodies of If, Loop and Scan: none is int8."""
     found: dict[str, OpDecision] = {}
@@ -143,6 +164,7 @@ class _Tensors:
 
     def __init__(self, graph: Graph, regions: Regions) -> None:
         self.regions = regions
+        self.kernels = regions.kernels
         self.head: dict[str, str] = {}
         self.fixed: dict[str, Encoding] = {}
         self.clamps: dict[str, list[tuple[float, float]]] = {}
@@ -178,12 +200,14 @@ class _Tensors:
         if found.layer is not None:
             self.layers.append(found.layer)
         outputs = [str(self.regions.made(value).name) for value in found.outputs]
-        tied = str(found.inputs[0].name) if node.op_type in rules.TIED else None
+        tied = str(found.inputs[0].name) if node.op_type in self.kernels.tied else None
         for output in outputs:
             self.head[output] = self.head[tied] if tied is not None else output
         if tied is None:
             self._fix(outputs[0], node.op_type)
-        if node.op_type == "Concat":
+        if node.op_type in rules.CLAMPS:
+            self.clamps[outputs[0]] = [checks.clamp_bounds(node) or (0.0, math.inf)]
+        if node.op_type in self.kernels.joins:
             names = tuple(str(value.name) for value in found.inputs)
             self.joins.append(Join(str(node.name), names, outputs[0]))
 
@@ -197,12 +221,12 @@ class _Tensors:
                 self._fix(name, producer.op_type)
 
     def _fix(self, tensor: str, op_type: str) -> None:
-        if op_type in rules.FIXED_OUTPUTS:
-            scale, zero_point = rules.FIXED_OUTPUTS[op_type]
+        if op_type in self.kernels.fixed_outputs:
+            scale, zero_point = self.kernels.fixed_outputs[op_type]
             self.fixed[tensor] = Encoding(
                 "int8", (scale,), (zero_point,), origin=f"{op_type} output"
             )
 
     def _clamp(self, node: onnx_ir.Node) -> None:
         head = self.head[str(self.regions.made(node.outputs[0]).name)]
-        self.clamps.setdefault(head, []).append(candidates.clamp_bounds(node) or (0.0, math.inf))
+        self.clamps.setdefault(head, []).append(checks.clamp_bounds(node) or (0.0, math.inf))

@@ -18,6 +18,7 @@ from edgeq.numerics import affine
 from edgeq.quant import rules
 from edgeq.quant.calibrate import Statistics
 from edgeq.quant.draft import Draft, Join
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
 from edgeq.quant.observers.histogram import Histogram
 
 LEAST_DB = 20.0
@@ -28,7 +29,9 @@ LOST_DB = 12.0
 """And what it must lose to its own scale, two bits, before the Concat is to blame."""
 
 
-def unlike(graph: Graph, draft: Draft, statistics: Statistics) -> Mapping[str, str]:
+def unlike(
+    graph: Graph, draft: Draft, statistics: Statistics, kernels: Kernels = ONNXRUNTIME
+) -> Mapping[str, str]:
     """Node -> reason, for the int8 Concats of `draft` with a part that the whole's scale ruins.
 
     Beside a Concat stand the int8 ops that read its result, through moves too: at their input the
@@ -38,6 +41,8 @@ def unlike(graph: Graph, draft: Draft, statistics: Statistics) -> Mapping[str, s
     nodes = {str(node.name): node for node in graph.nodes()}
     found: dict[str, str] = {}
     for join in draft.joins:
+        if nodes[join.node].op_type != "Concat":
+            continue  # what a Max or Min drops need not be exact
         worst = histograms.worst(join)
         if worst is None:
             continue
@@ -47,7 +52,7 @@ def unlike(graph: Graph, draft: Draft, statistics: Statistics) -> Mapping[str, s
             f"at one scale for all of its result, its operand `{name}` would keep {kept:.0f} dB "
             f"of {own:.0f} (SQNR on the calibration data)",
         )
-        for reader in _readers(nodes[join.node], draft):
+        for reader in _readers(nodes[join.node], draft, kernels):
             found.setdefault(
                 reader, f"it reads the result of `{join.node}`, whose operands are too unlike"
             )
@@ -118,7 +123,7 @@ def _uniform(scale: float) -> float:
     return 10.0 * math.log10(4.0 / min(scale, 2.0) ** 2)
 
 
-def _readers(node: onnx_ir.Node, draft: Draft) -> list[str]:
+def _readers(node: onnx_ir.Node, draft: Draft, kernels: Kernels) -> list[str]:
     """The int8 ops that read the result of `node`, moves and folded clamps looked through."""
     found: list[str] = []
     for reader in dict.fromkeys(user for value in node.outputs for user in value.consumers()):
@@ -126,6 +131,6 @@ def _readers(node: onnx_ir.Node, draft: Draft) -> list[str]:
         if decision is None or decision.precision != "int8":
             continue
         found.append(str(reader.name))
-        if reader.op_type in (*rules.TIED, *rules.CLAMPS):
-            found += _readers(reader, draft)
+        if reader.op_type in (*kernels.tied, *rules.CLAMPS):
+            found += _readers(reader, draft, kernels)
     return found

@@ -1,4 +1,4 @@
-"""Which Conv, Gemm and MatMul nodes can be int8 layers, and how their weights are laid out."""
+"""Which nodes can be int8 layers, and how their weights are laid out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx_ir
 from numpy.typing import NDArray
 
 from edgeq.ir import attribute, constant
+from edgeq.quant.kernels import Kernels
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Layer:
     pairs: bool = True
 
 
-def find_layer(node: onnx_ir.Node) -> Layer | str | None:
-    """The layer that `node` (Conv, Gemm or MatMul) is, or why it is none.
+def find_layer(node: onnx_ir.Node, kernels: Kernels) -> Layer | str | None:
+    """The layer that `node`, one of the `heavy` ops of `kernels`, is, or why it is none.
 
     None for a MatMul whose second operand is computed: it has no weights, and is int8 all the same.
     """
-    return {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op_type](node)
+    return _FINDERS[node.op_type](node, kernels)
 
 
 def bias_vector(bias: NDArray[Any], channels: int) -> NDArray[np.float32] | None:
@@ -47,10 +48,13 @@ def bias_vector(bias: NDArray[Any], channels: int) -> NDArray[np.float32] | None
 def weight_rows(layer: Layer, weight: NDArray[Any]) -> NDArray[Any]:
     """Weights as the kernel multiplies them, [R, K]: one row per output channel and batch.
 
-    Conv: a row is (kernel positions, input channels), for 2D (kh, kw, cin). Otherwise along K.
+    Conv and ConvTranspose: a row is (kernel positions, input channels), for 2D (kh, kw, cin).
+    Otherwise along K.
     """
     if layer.op_type == "Conv":
         return np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
+    if layer.op_type == "ConvTranspose":
+        return np.moveaxis(np.moveaxis(weight, 1, 0), 1, -1).reshape(weight.shape[1], -1)
     if weight.ndim < 2:
         return weight.reshape(1, -1)
     if layer.axis == 0:
@@ -59,21 +63,25 @@ def weight_rows(layer: Layer, weight: NDArray[Any]) -> NDArray[Any]:
     return last.reshape(-1, last.shape[-1])
 
 
-def _conv(node: onnx_ir.Node) -> Layer | str:
+def _conv(node: onnx_ir.Node, kernels: Kernels) -> Layer | str:
     weight = constant(_input(node, 1))
     if weight is None:
         return "its weights are not constant"
-    if not 3 <= weight.ndim <= 5:
-        return f"ONNX Runtime has no int8 kernel for a `Conv` of {weight.ndim - 2} dimensions"
-    bias = _bias(node, weight.shape[0])
+    if weight.ndim - 2 not in kernels.conv_dimensions:
+        return (
+            f"{kernels.engine} has no int8 kernel for a `{node.op_type}` of {weight.ndim - 2} "
+            "dimensions"
+        )
+    axis = 0 if node.op_type == "Conv" else 1
+    bias = _bias(node, weight.shape[axis])
     if isinstance(bias, str):
         return bias
     group = int(attribute(node, "group", 1))
     depthwise = weight.shape[1] == 1 and weight.shape[0] == group
-    return _layer(node, 0, bias, not depthwise)
+    return _layer(node, axis, bias, not depthwise)
 
 
-def _gemm(node: onnx_ir.Node) -> Layer | str:
+def _gemm(node: onnx_ir.Node, kernels: Kernels) -> Layer | str:
     weight = constant(_input(node, 1))
     if weight is None:
         return "its weights are not constant"
@@ -82,19 +90,24 @@ def _gemm(node: onnx_ir.Node) -> Layer | str:
     for name, wanted in (("transA", 0), ("alpha", 1.0), ("beta", 1.0)):
         value = attribute(node, name, wanted)
         if value != wanted:
-            return f"ONNX Runtime does not fuse an int8 `Gemm` with {name}={value:g}"
+            return f"{kernels.engine} does not fuse an int8 `Gemm` with {name}={value:g}"
     axis = 0 if attribute(node, "transB", 0) else 1
     bias = _bias(node, weight.shape[axis])
     return bias if isinstance(bias, str) else _layer(node, axis, bias, True)
 
 
-def _matmul(node: onnx_ir.Node) -> Layer | str | None:
+def _matmul(node: onnx_ir.Node, kernels: Kernels) -> Layer | str | None:
     left, weight = constant(_input(node, 0)), constant(_input(node, 1))
     if left is not None and weight is not None:
         return "both of its operands are constant"
     if weight is None:
         return None
+    if kernels.matrix_weights_only and weight.ndim != 2:
+        return f"{kernels.engine} has no int8 `MatMul` on weights of {weight.ndim} dimensions"
     return _layer(node, 1 if weight.ndim == 2 else None, None, True)
+
+
+_FINDERS = {"Conv": _conv, "ConvTranspose": _conv, "Gemm": _gemm, "MatMul": _matmul}
 
 
 def _layer(node: onnx_ir.Node, axis: int | None, bias: onnx_ir.Value | None, pairs: bool) -> Layer:

@@ -10,6 +10,7 @@ import onnx_ir
 from edgeq.ir import Graph, attribute, constant, consumers
 from edgeq.quant import candidates, rules
 from edgeq.quant.candidates import Candidate
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
 from edgeq.quant.plan import OpDecision
 
 
@@ -25,15 +26,17 @@ class Regions:
         graph: Graph,
         kept: Mapping[str, str],
         *,
+        kernels: Kernels = ONNXRUNTIME,
         float_nodes: Mapping[str, str] = MappingProxyType({}),
         float_tensors: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.kernels = kernels
         self.nodes = graph.nodes()
-        tensors = _spread(self.nodes, float_tensors)
+        tensors = _spread(self.nodes, float_tensors, kernels)
         self.found: dict[onnx_ir.Node, Candidate | str] = {}
         self.layers: set[onnx_ir.Node] = set()
         for node in self.nodes:
-            found = candidates.find(node)
+            found = candidates.find(node, kernels)
             if isinstance(found, Candidate) and found.layer is not None:
                 self.layers.add(node)
             found = kept.get(str(node.name)) or found
@@ -41,12 +44,14 @@ class Regions:
                 found = float_nodes.get(str(node.name)) or _touched(found, tensors) or found
             self.found[node] = found
         self.hosts: dict[onnx_ir.Node, onnx_ir.Node] = {}
+        self.reached: frozenset[onnx_ir.Node] = frozenset()
         self._settle()
 
     def _settle(self) -> None:
         """Take away ops without int8 neighbours until nothing changes; each round removes some."""
         while True:
             self.hosts = self._find_hosts()
+            self.reached = self._find_reached() if self.kernels.whole else frozenset()
             lonely = {
                 node: reason
                 for node, found in self.found.items()
@@ -57,8 +62,10 @@ class Regions:
             self.found.update(lonely)
 
     def candidate(self, node: onnx_ir.Node | None) -> Candidate | None:
-        """What an int8 node reads and makes; None for float ones, and for clamps."""
-        if node is None or node.op_type in rules.CLAMPS:
+        """What an int8 node reads and makes; None for float ones, and for folded clamps."""
+        if node is None or node in self.hosts:
+            return None
+        if node.op_type in rules.CLAMPS and not self.kernels.whole:
             return None
         found = self.found.get(node)
         return found if isinstance(found, Candidate) else None
@@ -113,14 +120,34 @@ class Regions:
                     self.hosts[node] = host
         return self.hosts
 
+    def _find_reached(self) -> frozenset[onnx_ir.Node]:
+        """The int8 nodes with an int8 layer before or behind them, int8 all the way."""
+        below: set[onnx_ir.Node] = set()
+        above: set[onnx_ir.Node] = set()
+        for node in self.nodes:
+            found = self.candidate(node)
+            if found is None:
+                continue
+            makers = (self.maker(value) for value in found.inputs)
+            if node.op_type in self.kernels.heavy or any(maker in below for maker in makers):
+                below.add(node)
+        for node in reversed(self.nodes):
+            found = self.candidate(node)
+            if found is None:
+                continue
+            readers = (user for value in found.outputs for user in consumers(self.made(value)))
+            if node.op_type in self.kernels.heavy or any(reader in above for reader in readers):
+                above.add(node)
+        return frozenset(below | above)
+
     def _host(self, clamp: onnx_ir.Node) -> onnx_ir.Node | None:
         """The maker of what `clamp` reads, if nobody else reads it or what it is tied to."""
         value = clamp.inputs[0]
         assert value is not None
         first = maker = self.maker(value)
         while maker is not None and candidates.only_use(value) is not None:
-            if maker.op_type not in rules.TIED:
-                return None if maker.op_type in rules.UNCLAMPABLE else first
+            if maker.op_type not in self.kernels.tied:
+                return None if maker.op_type in self.kernels.unclampable else first
             if len(maker.outputs) > 1 or maker.inputs[0] is None:
                 return None
             value = maker.inputs[0]
@@ -129,8 +156,10 @@ class Regions:
 
     def _lonely(self, node: onnx_ir.Node, found: Candidate) -> str:
         """Why this op has no place in an int8 region, or nothing."""
-        if node.op_type in rules.CLAMPS:
-            return "" if node in self.hosts else candidates.why_not_folded(node)
+        if node in self.hosts:
+            return ""
+        if node.op_type in rules.CLAMPS and not self.kernels.whole:
+            return candidates.why_not_folded(node, self.kernels)
         if any(self._crashes(value) for value in found.outputs):
             return "a body reads its result behind a move in float: there ONNX Runtime crashes"
         if any(self._makes_int8_softmax(value) for value in found.inputs):
@@ -138,10 +167,12 @@ class Regions:
                 "ONNX Runtime would take the `Softmax` before it into int8, and that makes 0 of a "
                 "single value"
             )
-        if node.op_type in rules.HEAVY:
+        if node.op_type in self.kernels.heavy:
             return ""
         if not any(self._fed(node, value) for value in found.inputs):
             return "its inputs come from float ops"
+        if self.kernels.whole:
+            return "" if node in self.reached else "no int8 layer is before or behind it"
         if self._adds_bias(node, found):
             return ""
         readers = [user for value in found.outputs for user in consumers(self.made(value))]
@@ -175,7 +206,7 @@ class Regions:
 
     def _fed(self, node: onnx_ir.Node, value: onnx_ir.Value) -> bool:
         if value.is_graph_input():
-            return node.op_type in rules.PERMUTATIONS
+            return self.kernels.whole or node.op_type in self.kernels.at_border
         return self.maker(value) is not None
 
     def _adds_bias(self, node: onnx_ir.Node, found: Candidate) -> bool:
@@ -186,14 +217,16 @@ class Regions:
         return maker is not None and maker.op_type == "MatMul"
 
 
-def _spread(nodes: Sequence[onnx_ir.Node], float_tensors: Mapping[str, str]) -> dict[str, str]:
+def _spread(
+    nodes: Sequence[onnx_ir.Node], float_tensors: Mapping[str, str], kernels: Kernels
+) -> dict[str, str]:
     """`float_tensors` and what shares their codes: through moves and pools to both sides, and
     back through clamps that an int8 op would do by its range."""
     spread = dict(float_tensors)
     while True:
         before = len(spread)
         for node in nodes:
-            if node.op_type not in (*rules.TIED, *rules.CLAMPS):
+            if node.op_type not in (*kernels.tied, *rules.CLAMPS):
                 continue
             source = node.inputs[0] if node.inputs else None
             if source is None or constant(source) is not None:

@@ -128,8 +128,14 @@ def _output(facts: Facts) -> Iterator[str]:
     yield "# Where the bundle goes, and as what: zip, or dir for a folder with the model as a file."
     yield '#out = "model.edgeq"'
     yield '#as = "zip"'
-    yield "# The format of the model in it: onnx, or ort, which is tied to one platform and engine."
+    yield "# The format of the model in it: onnx; ort, which is tied to one platform and engine; or"
+    yield "# tflite. Without it, what the engine reads."
     yield '#format = "onnx"'
+    yield "# The engine that runs it: ort or litert; auto builds for both and keeps one by measuring."
+    yield '#engine = "litert"'
+    yield "# Of a tflite model: int8 inputs and outputs, and images with their channels last."
+    yield '#io = "int8"'
+    yield '#layout = "nhwc"'
     yield "# Replace a folder that is there already."
     yield "#force = true"
     if _has_classes(facts):

@@ -13,6 +13,7 @@ from edgeq.config import AUTO
 from edgeq.ir import Graph
 from edgeq.quant.calibrate import Statistics, calibrate
 from edgeq.quant.draft import Draft, draft
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
 from edgeq.quant.plan import QuantPlan
 from edgeq.quant.policy import ANY, Policy
 from edgeq.search.journal import Journal
@@ -43,7 +44,8 @@ class Samples(Protocol):
 class Options:
     """What the user and the target ask for. `method` is `AUTO` or a registered algorithm.
 
-    `float_nodes` (node -> reason) are those that another precision than static int8 is for.
+    `float_nodes` (node -> reason) are those that another precision than static int8 is for;
+    `kernels` are those of the engine that the plan is for.
     """
 
     method: str = AUTO
@@ -51,6 +53,7 @@ class Options:
     keep_float: tuple[str, ...] = ()
     policy: Policy = ANY
     float_nodes: Mapping[str, str] = field(default_factory=dict)
+    kernels: Kernels = ONNXRUNTIME
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Designer:
             policy=self.options.policy,
             float_tensors=floats.tensors,
             float_nodes={**self.options.float_nodes, **floats.nodes},
+            kernels=self.options.kernels,
         )
 
     def designed(

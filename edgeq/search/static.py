@@ -13,7 +13,7 @@ from edgeq.quant.calibrate import Statistics, calibrate
 from edgeq.quant.draft import Draft, draft
 from edgeq.quant.joins import unlike
 from edgeq.quant.plan import QuantPlan
-from edgeq.quant.rules import HEAVY
+from edgeq.quant.rules import WEIGHTED
 from edgeq.search import decisions, floats, states, transforms
 from edgeq.search.design import Design, Designer, Floats, Options, Samples, has_int8, text
 from edgeq.search.journal import Journal
@@ -64,6 +64,7 @@ def drafted(graph: Graph, options: Options) -> Draft:
         keep_float=options.keep_float,
         policy=options.policy,
         float_nodes=options.float_nodes,
+        kernels=options.kernels,
     )
 
 
@@ -116,7 +117,8 @@ def _other_decisions(designer: Designer, graph: Graph, best: Design) -> tuple[st
 
 def _first(designer: Designer, begun: Start) -> Design:
     """The best range method, with Concats of unlike operands in float: no method suits those."""
-    apart = Floats(nodes=unlike(begun.graph, begun.draft, begun.statistics))
+    kernels = designer.options.kernels
+    apart = Floats(nodes=unlike(begun.graph, begun.draft, begun.statistics, kernels))
     drafted = designer.drafted(begun.graph, apart) if apart.nodes else begun.draft
     if not has_int8(drafted):
         apart, drafted = Floats(), begun.draft
@@ -153,7 +155,7 @@ def drift(
 
 def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> Found:
     """Nothing in int8: the draft of the graph as it was, with the reason at every layer."""
-    nodes = {str(node.name): reason for node in begun.graph.nodes() if node.op_type in HEAVY}
+    nodes = {str(node.name): reason for node in begun.graph.nodes() if node.op_type in WEIGHTED}
     left = designer.drafted(begun.graph, Floats(nodes=nodes))
     designer.journal.decided("all of it stays in float", reason)
     return Found(

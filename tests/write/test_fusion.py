@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeq.quant import rules
+from edgeq.quant.kernels import ONNXRUNTIME
 from edgeq_converters.read.ort_optimized import Coverage
 
 Covered = Callable[[bytes], Coverage]
@@ -50,7 +50,7 @@ CONSTANTS = {
 
 
 def test_every_light_op_has_a_row_here() -> None:
-    assert set(BETWEEN) == {*rules.JOINERS, *rules.MOVES}
+    assert set(BETWEEN) == {*ONNXRUNTIME.joiners, *ONNXRUNTIME.moves}
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -106,7 +106,7 @@ NO_KERNEL = {
 
 
 @pytest.mark.parametrize(
-    "op", sorted(op for op, reason in rules.KEPT_FLOAT.items() if "no int8 kernel" in reason)
+    "op", sorted(op for op, reason in ONNXRUNTIME.kept_float.items() if "no int8 kernel" in reason)
 )
 def test_the_engine_has_no_int8_kernel_where_we_say_so(covered: Covered, op: str) -> None:
     node = NO_KERNEL.get(op, f"{op} (d)")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, attribute, constant, is_captured
 from edgeq.numerics import affine
-from edgeq.quant import candidates, rules
+from edgeq.quant import candidates, checks, rules
 from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, QuantPlan, reader_key
 from edgeq_converters.write import tensors
@@ -80,7 +80,7 @@ class _Lowering:
         decision = self.plan.ops.get(str(node.name))
         if decision is None or decision.fused_into is None:
             return False
-        bounds = candidates.clamp_bounds(node) if node.op_type in rules.CLAMPS else None
+        bounds = checks.clamp_bounds(node) if node.op_type in rules.CLAMPS else None
         encoding = self.plan.encoding(str(self._codes_of(node.outputs[0]).name))
         if bounds is None or encoding is None:
             raise _mismatch(f"node `{node.name}` is no clamp that could be folded away")
@@ -100,13 +100,18 @@ class _Lowering:
         decision = self.plan.ops.get(str(node.name))
         return decision is not None and decision.precision == "int8"
 
+    def _is_folded(self, node: onnx_ir.Node) -> bool:
+        """Whether an int8 op before `node`, a clamp, does its work by the range of its output."""
+        decision = self.plan.ops.get(str(node.name))
+        return decision is not None and decision.fused_into is not None
+
     def _quantized(self) -> set[onnx_ir.Value]:
         """Activations that get a pair: what int8 nodes read and what they make."""
         found: set[onnx_ir.Value] = set()
         for node in self.nodes:
             if node not in self.int8:
                 continue
-            if node.op_type not in rules.CLAMPS:
+            if not self._is_folded(node):
                 active = (value for value in candidates.operands(node) if constant(value) is None)
                 found.update(active)
             outputs = node.outputs if node.op_type == "Split" else node.outputs[:1]
@@ -133,8 +138,8 @@ class _Lowering:
 
     def _inputs(self, node: onnx_ir.Node) -> list[str]:
         """What the node reads, as an int8 op or as a float one."""
-        clamp = node.op_type in rules.CLAMPS
-        operands = len(candidates.operands(node)) if node in self.int8 and not clamp else 0
+        quantized = node in self.int8 and not self._is_folded(node)
+        operands = len(candidates.operands(node)) if quantized else 0
         return [
             self._operand(node, value, at) if at < operands else self._float(value)
             for at, value in enumerate(node.inputs)

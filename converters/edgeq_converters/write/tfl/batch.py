@@ -1,0 +1,64 @@
+"""A graph of static sizes: the free batch axis becomes 1, and what follows from it is folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir
+
+from edgeq.errors import EdgeqError
+from edgeq.ir import Graph
+from edgeq.ir.inference import infer
+from edgeq.passes import constant_folding, dead_nodes
+from edgeq.passes.report import Log
+
+_MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """`graph` with the batch at 1; `inputs` and `outputs` had it free as their leading axis."""
+
+    graph: Graph
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+def fixed(graph: Graph) -> Fixed:
+    """`graph` with every free leading axis of an input at size 1.
+
+    Raises EdgeqError [needs-shape] where another axis of an input is free.
+    """
+    batched = tuple(info.name for info in graph.inputs if info.shape and _is_free(info.shape[0]))
+    for info in graph.inputs:
+        if any(_is_free(size) for size in info.shape[1:]):
+            sizes = "x".join("1" if _is_free(size) else str(size) for size in info.shape)
+            raise EdgeqError(
+                "needs-shape",
+                f"TFLite holds fixed sizes, and input `{info.name}` has a free axis beside the "
+                "batch",
+                f"--shape {info.name}={sizes}",
+            )
+    outputs = tuple(info.name for info in graph.outputs if info.shape and _is_free(info.shape[0]))
+    if not batched and all(_is_static(value) for value in graph.values()):
+        return Fixed(graph)
+    graph = graph.clone()
+    for value in graph.model.graph.inputs:
+        if value.name in batched and value.shape is not None:
+            value.shape = onnx_ir.Shape([1, *list(value.shape)[1:]])
+    for _ in range(_MAX_ROUNDS):
+        infer(graph.model)
+        log = Log()
+        constant_folding.run(graph, log)
+        dead_nodes.run(graph, log)
+        if not log.changed:
+            break
+    return Fixed(graph, batched, outputs if batched else ())
+
+
+def _is_free(size: object) -> bool:
+    return not isinstance(size, int)
+
+
+def _is_static(value: onnx_ir.Value) -> bool:
+    return value.shape is not None and all(isinstance(size, int) for size in value.shape)

@@ -1,0 +1,1 @@
+"""Where artifacts run that this machine cannot run itself; so far, the emulated core of a board."""
