@@ -147,7 +147,7 @@ SDK_SLUGS: dict[str, Slug] = {
         "`[input.NAME]` of edgeq.toml.",
     ),
     "needs-shape": Slug(
-        cause="An input has an axis of no fixed size, and made-up data needs a size.",
+        cause="An input has an axis of no fixed size, and made-up data or a TFLite file needs one.",
         example="input `x` is float32 [batch, 3, height, width], and made-up data needs a size "
         "for axis 2 [needs-shape]",
         fix="Give the size: --shape x=1x3x224x224, or give real samples with --data.",
@@ -237,8 +237,16 @@ SDK_SLUGS: dict[str, Slug] = {
         example="the artifact holds no tensor `conv9` [no-such-tensor]",
         fix="Ask for one of the tensors that the plan lists.",
     ),
+    "unwritable-op": Slug(
+        cause="Nodes of the model have no form in the wanted format: an operator it lacks, or "
+        "settings of one it has.",
+        example="the model cannot be written as TFLite: `Erf` (`e1`): edgeq knows no TFLite form of "
+        "it [unwritable-op]",
+        fix="Build it as ONNX (`--format onnx`), or export the model without the nodes named.",
+    ),
     "too-large": Slug(
-        cause="The weights do not fit into one ONNX file, which protobuf limits to 2 GB.",
+        cause="The weights do not fit into one file: protobuf (ONNX) and flatbuffers (TFLite) end "
+        "at 2 GB.",
         example="the weights are 2.6 GB, and an ONNX file holds 2 [too-large]",
         fix="Export with external data: weights that edgeq does not change stay outside.",
     ),

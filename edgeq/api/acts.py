@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeq import registry
 from edgeq.api import asked, int8, timing
 from edgeq.api.lab import Lab
 from edgeq.search import choice
@@ -192,12 +191,9 @@ def _seconds(work: Work, built: dict[str, Quantized]) -> tuple[dict[str, float],
         ratios = {name: ratio for name in built if (ratio := _policy_ratio(work, name))}
         known = {name: 1 / ratio for name, ratio in ratios.items()}
         return (known if len(known) == len(built) else {}), "by the target's policy"
-    writer = registry.resolve("writers", "onnx")
-    dtype = work.engine.activation_dtype
-    models = {
-        name: writer(_graph(work, made), made.plan, activation_dtype=dtype)
-        for name, made in built.items()
-    }
+    from edgeq.api.stages import written
+
+    models = {name: written(work, made) for name, made in built.items()}
     return timing.interleaved(models, work.tap.kept[:1]), timing.WHERE
 
 

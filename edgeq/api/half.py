@@ -23,13 +23,13 @@ def quantize(work: Work) -> Quantized:
         plan = plan_half(work.prepared.graph, keep_float=work.settings.keep_float)
         count, kept = len(plan.tensors), len(plan.notes)
         stage.done(f"{count} tensor{'s' * (count != 1)} to float16", f"{kept} kept in float32")
-    work.notes.append(computes(work.target))
+    work.notes.append(computes(work.target, work.form.engine))
     return Quantized(plan, (), None)
 
 
-def computes(target: Target) -> str:
+def computes(target: Target, engine: str = ENGINE) -> str:
     """What the target's engine makes of float16 weights, by its policy."""
-    rows = target.engine(ENGINE).policy
+    rows = target.engine(engine).policy
     notes = (row.note for row in rows if row.encoding == ENCODING and row.note)
     told = next(notes, "the engine casts them back when it loads them and computes in float32")
     return f"fp16 weights on {target.name}: {told}"

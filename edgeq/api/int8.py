@@ -53,6 +53,7 @@ def _options(work: Work, float_nodes: Mapping[str, str]) -> Options:
         keep_float=tuple(work.settings.keep_float),
         policy=policy.of(work.engine),
         float_nodes=float_nodes,
+        kernels=work.kernels,
     )
 
 

@@ -172,7 +172,7 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
     quantized = quantized_as(work, precision)
     if not work.tap.kept:
         work.tap.keep()
-    model = _written(work, quantized)
+    model = written(work, quantized)
     if quantized is not None and quantized.left_float:
         precision = "fp32"
     shipped = ship(work, model, quantized)
@@ -205,7 +205,7 @@ def graph_of(work: Work, quantized: Quantized | None) -> Graph:
     return own or work.prepared.graph
 
 
-def _written(work: Work, quantized: Quantized | None) -> bytes:
+def written(work: Work, quantized: Quantized | None) -> bytes:
     """The artifact's bytes. Where everything stayed float an ONNX artifact is the model as it was
     read: its outputs are float's bit for bit, which those of an optimized graph need not be."""
     if work.is_tflite:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from edgeq.api.border import PLAIN, borders
 from edgeq.api.models import ENGINE
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ def compared_with_float(work: Work, candidate: Candidate) -> tuple[str, ...]:
     if candidate.precision != "int8" or not is_worth_it(work):
         return ()
     models = {"float": work.prepared.float_bytes, "int8": candidate.shipped.measured}
+    reference = f"float on {ENGINE}" if work.is_tflite else "float"
     with work.stage("Timed") as stage:
         seconds = interleaved(models, work.tap.kept[:1])
         ratio = seconds["float"] / seconds["int8"]
-        stage.done(f"{ratio:.2f}x the speed of float", f"one thread, {WHERE}")
+        stage.done(f"{ratio:.2f}x the speed of {reference}", f"one thread, {WHERE}")
     if ratio >= 1.0:
         return ()
-    return (f"the int8 artifact is slower than float: {ratio:.2f}x its speed ({WHERE})",)
+    return (f"the int8 artifact is slower than {reference}: {ratio:.2f}x its speed ({WHERE})",)
 
 
 def is_like_target(target: Target) -> bool:
@@ -65,22 +67,34 @@ def is_like_target(target: Target) -> bool:
 def interleaved(
     models: Mapping[str, bytes], feeds: Sequence[Feeds], *, rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Median CPU seconds of one run by name: one thread, the engine's own kernels, in turns.
+    """Median CPU seconds of one run by name: one thread, each engine's own kernels, in turns.
 
     CPU time of this thread alone, so that other processes count for little.
     """
     from edgeq_runtime import engines
 
-    engine = engines.get(ENGINE)
-    sessions = {name: engine.open_session(model, threads=1) for name, model in models.items()}
-    counts = {name: _runs(session, feeds) for name, session in sessions.items()}
+    sessions = {
+        name: engines.get(engines.for_model(model)).open_session(model, threads=1)
+        for name, model in models.items()
+    }
+    given = {name: _as_the_file_wants(model, feeds) for name, model in models.items()}
+    counts = {name: _runs(session, given[name]) for name, session in sessions.items()}
     taken: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(rounds):
         for name, session in sessions.items():
-            taken[name].append(_timed(session, feeds, counts[name]) / counts[name])
+            taken[name].append(_timed(session, given[name], counts[name]) / counts[name])
     for session in sessions.values():
         session.close()
     return {name: median(seconds) for name, seconds in taken.items()}
+
+
+def _as_the_file_wants(model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
+    """The float model's feeds in the types and axes of an artifact's own inputs."""
+    found = borders(model)
+    return [
+        {name: found.get(name, PLAIN).codes(array) for name, array in feed.items()}
+        for feed in feeds
+    ]
 
 
 def _runs(session: Any, feeds: Sequence[Feeds]) -> int:

@@ -280,7 +280,9 @@ def _pack(
     is_bundle = (folder / "artifact").is_dir() or _is_zip(folder / "artifact")
     told = job | {"artifact": "artifact", "bundle": is_bundle}
     (folder / "job.json").write_text(json.dumps(told), encoding="utf-8")
-    arrays = {f"{at}/{name}": array for at, row in enumerate(samples) for name, array in row.items()}
+    arrays = {
+        f"{at}/{name}": array for at, row in enumerate(samples) for name, array in row.items()
+    }
     np.savez(folder / "samples.npz", allow_pickle=False, **arrays)  # type: ignore[arg-type]
     shutil.copyfile(Path(__file__).with_name("guest.py"), folder / "guest.py")
 

@@ -130,7 +130,7 @@ def kept_float(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _held(graph: Graph, policy: Policy, kernels: Kernels) -> dict[str, str]:
-    """Node name -> reason, for kinds that have a kernel which the target's table does not ask for."""
+    """Node name -> reason, for kinds whose kernel is only used where a target's table has it."""
     found = ((str(node.name), kinds.kind(node)) for node in graph.nodes())
     return {
         name: kernels.held[kind]

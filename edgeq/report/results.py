@@ -93,6 +93,8 @@ class Build:
     `outcome` is "built", "gate-failed" or "garbage"; `ok` is True for "built" alone.
     `metrics` and `gate` are JSON documents of `edgeq.quality`; None means not measured.
     `search` is what was tried, what it measured and what was decided; None where nothing was.
+    `candidates` is a row for each engine that was built for, with why one was kept (`--engine auto`
+    alone).
     """
 
     bundle: str | None
@@ -116,6 +118,7 @@ class Build:
     notes: tuple[str, ...]
     digest: str | None
     search: Mapping[str, Any] | None = None
+    candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -144,6 +147,7 @@ class Build:
             "coverage": None if self.coverage is None else dict(self.coverage),
             "calibration": None if self.calibration is None else dict(self.calibration),
             "search": None if self.search is None else dict(self.search),
+            "candidates": [dict(row) for row in self.candidates],
             "fidelity": self.fidelity.to_json(),
             "quality": dict(self.metrics[0]) if self.metrics else None,
             "metrics": [dict(metric) for metric in self.metrics],

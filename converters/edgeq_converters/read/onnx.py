@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from edgeq.errors import EdgeqError
-from edgeq.ir import IR_VERSION, OPSET, Graph, check
+from edgeq.ir import IR_VERSION, OPSET, check
 from edgeq_converters.formats.outside import KEEP_OUTSIDE_BYTES, Outside
 from edgeq_converters.read import (
     external_data,
@@ -27,26 +26,13 @@ from edgeq_converters.read import (
     text,
 )
 from edgeq_converters.read.findings import Findings, listed
+from edgeq_converters.read.result import ReadResult
 from edgeq_converters.read.structure import Structure, label
 from edgeq_converters.read.to_graph import take_weights, to_graph
 
+__all__ = ["ReadResult", "read"]
+
 NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class ReadResult:
-    """`notes` has one line for each thing that is not as the file has it.
-
-    `sha256` covers the model file and, after it, each range of external data in order of use;
-    `size_bytes` counts the same bytes.
-    """
-
-    graph: Graph
-    source_opset: int
-    source_ir: int
-    notes: tuple[str, ...]
-    sha256: str
-    size_bytes: int
 
 
 def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> ReadResult:

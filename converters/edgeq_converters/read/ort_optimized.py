@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import onnx
 
-from edgeq.quant import rules
+from edgeq.quant.kernels import ONNXRUNTIME
 
 _INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 _FLOATS = frozenset(
@@ -340,7 +340,7 @@ class _Pairs:
 
     def _beside(self, node: onnx.NodeProto) -> None:
         kind, name = _plain_name(node.op_type), _own_name(node)
-        words = self.around.planned(node) or rules.KEPT_FLOAT.get(kind)
+        words = self.around.planned(node) or ONNXRUNTIME.kept_float.get(kind)
         self._add(f"beside `{kind}`", name, words or "it runs in float")
 
     def _add(self, place: str, name: str, words: str) -> None:

@@ -7,6 +7,7 @@ import onnx_ir
 from edgeq.errors import EdgeqError
 from edgeq.numerics import affine
 from edgeq.quant import candidates, rules
+from edgeq.quant.checks import clamp_bounds
 from edgeq.quant.plan import QuantPlan
 
 
@@ -27,7 +28,7 @@ def is_dropped(plan: QuantPlan, node: onnx_ir.Node) -> bool:
     decision = plan.ops.get(str(node.name))
     if decision is None or decision.fused_into is None:
         return False
-    bounds = candidates.clamp_bounds(node) if node.op_type in rules.CLAMPS else None
+    bounds = clamp_bounds(node) if node.op_type in rules.CLAMPS else None
     encoding = plan.encoding(str(codes_of(plan, node.outputs[0]).name))
     if bounds is None or encoding is None:
         raise mismatch(f"node `{node.name}` is no clamp that could be folded away")

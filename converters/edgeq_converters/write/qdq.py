@@ -16,13 +16,13 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
-from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, attribute, constant, is_captured
 from edgeq.numerics import affine
-from edgeq.quant import candidates, checks, rules
+from edgeq.quant import candidates
 from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, QuantPlan, reader_key
 from edgeq_converters.write import tensors
+from edgeq_converters.write.clamps import codes_of, is_dropped, mismatch
 from edgeq_converters.write.dynamic import Dynamic
 from edgeq_converters.write.sink import Sink
 from edgeq_converters.write.stored import Stored
@@ -52,7 +52,7 @@ class _Lowering:
         self.dynamic = Dynamic(self.out, self.stored)
         self.nodes = graph.nodes()
         self._check_plan()
-        self.dropped = {node for node in self.nodes if self._is_dropped(node)}
+        self.dropped = {node for node in self.nodes if is_dropped(plan, node)}
         self.int8 = {node for node in self.nodes if self._is_int8(node)}
         self.quantized = self._quantized()
         self.raw: dict[onnx_ir.Value, str] = {}
@@ -73,28 +73,7 @@ class _Lowering:
         names = {str(node.name) for node in self.nodes}
         for name, decision in self.plan.ops.items():
             if decision.precision in _NAMED and name not in names:
-                raise _mismatch(f"it has an op `{name}`, and the graph has no such node")
-
-    def _is_dropped(self, node: onnx_ir.Node) -> bool:
-        """Whether the encoding of a folded clamp's output ends where the clamp would cut."""
-        decision = self.plan.ops.get(str(node.name))
-        if decision is None or decision.fused_into is None:
-            return False
-        bounds = checks.clamp_bounds(node) if node.op_type in rules.CLAMPS else None
-        encoding = self.plan.encoding(str(self._codes_of(node.outputs[0]).name))
-        if bounds is None or encoding is None:
-            raise _mismatch(f"node `{node.name}` is no clamp that could be folded away")
-        scale, zero_point = encoding.scale[0], encoding.zero_point[0]
-        low = affine.ends_at(bounds[0], scale, zero_point, upper=False)
-        return low and affine.ends_at(bounds[1], scale, zero_point, upper=True)
-
-    def _codes_of(self, value: onnx_ir.Value) -> onnx_ir.Value:
-        """The tensor that holds the codes of `value`: after the clamps folded into its maker."""
-        reader = candidates.only_use(value)
-        decision = self.plan.ops.get(str(reader.name)) if reader is not None else None
-        if reader is not None and decision is not None and decision.fused_into is not None:
-            return self._codes_of(reader.outputs[0])
-        return value
+                raise mismatch(f"it has an op `{name}`, and the graph has no such node")
 
     def _is_int8(self, node: onnx_ir.Node) -> bool:
         decision = self.plan.ops.get(str(node.name))
@@ -115,7 +94,7 @@ class _Lowering:
                 active = (value for value in candidates.operands(node) if constant(value) is None)
                 found.update(active)
             outputs = node.outputs if node.op_type == "Split" else node.outputs[:1]
-            found.update(self._codes_of(value) for value in outputs)
+            found.update(codes_of(self.plan, value) for value in outputs)
         return found
 
     def _node(self, node: onnx_ir.Node) -> None:
@@ -150,7 +129,7 @@ class _Lowering:
         made.input.extend(self._float(value) for value in node.inputs)
         weight = self._weight(node, node.inputs[1])
         if weight is None or node.op_type not in ("Gemm", "MatMul") or weight[1].ndim != 2:
-            raise _mismatch(f"node `{node.name}` ({node.op_type}) cannot run in dynamic int8")
+            raise mismatch(f"node `{node.name}` ({node.op_type}) cannot run in dynamic int8")
         self.dynamic.product(made, *weight)
 
     def _stored(self, node: onnx_ir.Node, made: onnx.NodeProto) -> None:
@@ -158,7 +137,7 @@ class _Lowering:
         weights = [self._weight(node, value) for value in node.inputs]
         if node.op_type == "Gather" and weights[0] is not None:
             if weights[0][2].axis != 0 or attribute(node, "axis", 0) != 0:
-                raise _mismatch(f"node `{node.name}` (Gather) picks no rows of an int8 table")
+                raise mismatch(f"node `{node.name}` (Gather) picks no rows of an int8 table")
             made.input.extend(self._float(value) for value in node.inputs)
             self.stored.gathered(made, *weights[0])
             return
@@ -232,13 +211,13 @@ class _Lowering:
         """One value per channel, in float64 so that the division rounds once."""
         vector = bias_vector(array, len(encoding.scale))
         if vector is None:
-            raise _mismatch(f"the bias of node `{node.name}` has {array.size} values")
+            raise mismatch(f"the bias of node `{node.name}` has {array.size} values")
         return vector.astype(np.float64)
 
     def _encoding(self, tensor: str) -> Encoding:
         encoding = self.plan.tensors.get(tensor)
         if encoding is None:
-            raise _mismatch(f"tensor `{tensor}` has no encoding, and an int8 op uses it")
+            raise mismatch(f"tensor `{tensor}` has no encoding, and an int8 op uses it")
         return encoding
 
     def _constant(self, name: str, array: NDArray[Any], encoding: Encoding) -> str:
@@ -305,7 +284,7 @@ def _check_scales(name: str, array: NDArray[Any], encoding: Encoding) -> None:
     count = len(encoding.scale)
     size = 1 if encoding.axis is None else array.shape[encoding.axis : encoding.axis + 1]
     if size not in (count, (count,)):
-        raise _mismatch(f"tensor `{name}` {list(array.shape)} has {count} scales")
+        raise mismatch(f"tensor `{name}` {list(array.shape)} has {count} scales")
 
 
 def _read_names(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
@@ -315,7 +294,3 @@ def _read_names(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
         for body in tensors.bodies_of(node):
             yield from _read_names(body.node)
             yield from (value.name for value in body.output)
-
-
-def _mismatch(what: str) -> EdgeqError:
-    return EdgeqError("plan-mismatch", f"the plan does not fit the graph: {what}")

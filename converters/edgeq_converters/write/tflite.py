@@ -16,6 +16,7 @@ import onnx_ir
 from edgeq.errors import EdgeqError
 from edgeq.ir import Graph, dtype_of
 from edgeq.quant.plan import QuantPlan
+from edgeq_converters.read.findings import listed
 from edgeq_converters.write.clamps import mismatch
 from edgeq_converters.write.tfl import batch, border, families
 from edgeq_converters.write.tfl.emitter import LAST, Emitter
@@ -99,12 +100,8 @@ def _raise_failures(e: Emitter) -> None:
         return
     groups: dict[tuple[str, str], list[str]] = {}
     for op_type, node, reason in e.failures:
-        groups.setdefault((op_type, reason), []).append(f"`{node}`")
-    rows = [
-        f"`{op_type}` ({', '.join(nodes[:3])}{f' and {len(nodes) - 3} more' if len(nodes) > 3 else ''}):"
-        f" {reason}"
-        for (op_type, reason), nodes in groups.items()
-    ]
+        groups.setdefault((op_type, reason), []).append(node)
+    rows = [f"`{kind}` ({listed(nodes)}): {reason}" for (kind, reason), nodes in groups.items()]
     raise EdgeqError(
         "unwritable-op",
         "the model cannot be written as TFLite: " + "; ".join(rows),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeq.ir import Graph, attribute, constant, dtype_of, static_shape
 from edgeq.numerics import affine
 from edgeq.quant import candidates, rules
+from edgeq.quant.checks import clamp_bounds
 from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan
 from edgeq_converters.write.clamps import codes_of, is_dropped, mismatch
@@ -114,7 +115,7 @@ class Emitter:
         if found is None:
             array = constant(value)
             if array is not None:
-                return array.shape
+                return tuple(array.shape)
             name = "" if value is None else value.name
             raise Unwritable(f"the shape of `{name}` is not known before the model runs")
         return found
@@ -296,8 +297,8 @@ class Emitter:
         """Weights of the node at hand, stored as the plan says, then `arrange`d.
 
         `axis`: where the channels of a scale per channel lie in what `arrange` returns. Codes where
-        the node computes with codes (or quantizes what it reads while it runs); else floats, through
-        a DEQUANTIZE where they are stored narrower. Raises `Unwritable` for what is no constant.
+        the node computes with them, in dynamic int8 too; else floats, through a DEQUANTIZE where
+        they are stored narrower. Raises `Unwritable` for what is no constant.
         """
         array = constant(value)
         if value is None or array is None:
@@ -332,15 +333,11 @@ class Emitter:
         if not self.int8:
             return self.file.constant(str(value.name), vector)
         encoding = self.encoding(value)
-        if (
-            encoding is None
-            or encoding.dtype != "int32"
-            or len(encoding.scale) not in (1, channels)
-        ):
+        scales = () if encoding is None else encoding.scale
+        if encoding is None or encoding.dtype != "int32" or len(scales) not in (1, channels):
             raise mismatch(f"bias `{value.name}` of node `{self.node.name}` has no int32 encoding")
-        scale = np.broadcast_to(np.array(encoding.scale, np.float32), (channels,))
+        scale = np.broadcast_to(np.array(scales, np.float32), (channels,))
         codes = affine.quantize(vector.astype(np.float64), scale, 0, dtype="int32", axis=0)
-        scales = encoding.scale  # one, or one per channel
         return self.file.constant(
             str(value.name), codes, scale=scales, zero_point=[0] * len(scales), axis=0
         )
@@ -355,7 +352,7 @@ class Emitter:
         folded = self.decision(reader).fused_into is not None
         if self.int8 != folded or (not folded and self.decision(reader).precision == "int8"):
             return "NONE", value
-        name = ACTIVATIONS.get(candidates.clamp_bounds(reader) or (0.0, 0.0))
+        name = ACTIVATIONS.get(clamp_bounds(reader) or (0.0, 0.0))
         if name is None or dtype_of(value) != "float32":
             return "NONE", value
         self._done.add(reader)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -85,14 +86,13 @@ OPTIONS = {
 def schema() -> ModuleType:
     """The generated schema module, imported when the first file is made."""
     try:
-        from ai_edge_litert import schema_py_generated
+        return import_module("ai_edge_litert.schema_py_generated")
     except ImportError as failure:
         raise EdgeqError(
             "missing-engine",
             "writing TFLite files needs `ai-edge-litert`, which is not installed",
             'pip install "ai-edge-litert>=2.1"',
         ) from failure
-    return schema_py_generated
 
 
 @dataclass
@@ -317,7 +317,7 @@ class File:
 
     def data(self) -> bytes:
         """The bytes of the file: what `inputs` and `outputs` (name -> tensor) say, in order."""
-        import flatbuffers
+        import flatbuffers  # type: ignore[import-untyped]
 
         self._drop_unused()
         self.graph.inputs = _indices(list(self.inputs.values()))

@@ -1,0 +1,1 @@
+"""The parts of the TFLite reader: one file for each family of operators."""

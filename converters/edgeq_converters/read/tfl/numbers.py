@@ -1,0 +1,90 @@
+"""Integers of a TFLite file: as floats that come back to the same integers, and their encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.numerics import affine
+from edgeq.quant.plan import Encoding
+from edgeq_runtime.tflite import Quantization, Tensor
+
+Array = NDArray[Any]
+
+UNSIGNED_SHIFT = 128
+"""uint8 code - 128 = int8 code, zero point likewise."""
+
+_CODES = ("int8", "uint8", "int4")
+_FLOATS = ("float16", "bfloat16")
+
+
+def activation_encoding(tensor: Tensor) -> Encoding | None:
+    """How int8 holds a tensor of codes with one scale; None for plain numbers, and for floats."""
+    numbers = tensor.quantization
+    if tensor.dtype not in _CODES or numbers is None or len(numbers.scale) != 1:
+        return None
+    return Encoding("int8", numbers.scale, _points(tensor), origin="the file")
+
+
+def weight_encoding(tensor: Tensor, perm: Sequence[int]) -> Encoding | None:
+    """How int8 holds the constant `tensor`, transposed by `perm`; None where it has no such codes.
+
+    `symmetric` only where the codes are within -127..127 around 0: so writers store weights.
+    """
+    numbers = tensor.quantization
+    if tensor.dtype not in _CODES or numbers is None or not numbers.scale:
+        return None
+    points = _points(tensor)
+    axis = None if len(numbers.scale) == 1 else list(perm).index(numbers.axis)
+    symmetric = not any(points) and int(codes(tensor).min(initial=0)) >= -affine.WEIGHT_LIMIT
+    return Encoding("int8", numbers.scale, points, axis, symmetric, "the file")
+
+
+def bias_encoding(input_scale: float, weights: Encoding, channels: int) -> Encoding:
+    """int32 on the scale of the products, which is what kernels take whatever the file says."""
+    scales = np.broadcast_to(np.array(weights.scale, np.float32), channels)
+    products = tuple(float(np.float32(input_scale) * scale) for scale in scales)
+    origin = "input scale * weight scale"
+    return Encoding("int32", products, (0,) * channels, 0, True, origin)
+
+
+def codes(tensor: Tensor) -> Array:
+    """The integers of a constant, uint8 shifted to int8."""
+    array = tensor.array()
+    if tensor.dtype == "uint8" and tensor.quantization is not None:
+        return np.asarray(array.astype(np.int16) - UNSIGNED_SHIFT, np.int8)
+    return np.asarray(array)
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    """Whether its numbers are codes on a scale."""
+    return tensor.quantization is not None
+
+
+def values(tensor: Tensor, tensors: Sequence[Tensor]) -> Array:
+    """The constant `tensor` as float32 where it is codes or small floats, else as it is."""
+    numbers = tensor.quantization
+    if numbers is None:
+        array = np.asarray(tensor.array())
+        return array.astype(np.float32) if tensor.dtype in _FLOATS else array
+    if numbers.block_size:
+        return _from_blocks(tensor, numbers, tensors[numbers.scales_tensor])
+    scale = np.array(numbers.scale, np.float32)
+    points = np.array(_points(tensor), np.int64)
+    axis = None if len(scale) == 1 else numbers.axis
+    return affine.dequantize(codes(tensor), scale, points, axis=axis)
+
+
+def _from_blocks(tensor: Tensor, numbers: Quantization, scales: Tensor) -> Array:
+    blocks = codes(tensor).astype(np.float32).reshape(-1, numbers.block_size)
+    scale = np.asarray(scales.array(), np.float32).reshape(-1, 1)
+    return np.asarray((blocks * scale).reshape(tensor.shape), np.float32)
+
+
+def _points(tensor: Tensor) -> tuple[int, ...]:
+    assert tensor.quantization is not None
+    shift = UNSIGNED_SHIFT if tensor.dtype == "uint8" else 0
+    return tuple(point - shift for point in tensor.quantization.zero_point)
