@@ -7,7 +7,7 @@ DIGITS := examples/digits
 SENTENCE := build/sentence-similarity
 N ?= 5000
 
-.PHONY: help venv demo demo-sentence test test-slow lint docs bench fuzz clean
+.PHONY: help venv demo demo-sentence test test-slow test-devices lint docs bench fuzz clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -44,10 +44,14 @@ demo-sentence: $(STAMP) $(SENTENCE)/package ## Build the sentence encoder of a P
 	  "A cat is asleep." "The kitten naps."
 
 test: $(STAMP) ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not device"
 
 test-slow: $(STAMP) ## Run the slow tests: wheels, kills, long fuzzing
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "slow and not device"
+
+test-devices: $(STAMP) ## Run the tests on emulated boards (installs Debian's packages: root)
+	PYTHON=$(BIN)/python sh tests/device/prepare.sh build/device
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m device
 
 lint: $(STAMP) ## Check style, types, import order and the runtime's Python 3.9
 	$(BIN)/ruff check .

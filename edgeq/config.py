@@ -31,7 +31,7 @@ DEFAULT = "default"
 ENGINES = (DEFAULT, "auto", "ort", "litert")
 """Engines to build for; auto builds for each and keeps one by measuring."""
 BORDERS = ("auto", "float", "int8")
-"""Types of inputs and outputs of an int8 artifact; auto is float, or int8 where the source has it."""
+"""Types of inputs and outputs of an int8 artifact; auto is float, or int8 as a source has them."""
 LAYOUTS = ("keep", "nhwc")
 """Axes of images at the border: the source's own, or channels last."""
 WEIGHTS = ("auto", "int8")

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 READERS: dict[str, str] = {
     "onnx": "edgeq_converters.read.onnx:read",
+    "tflite": "edgeq_converters.read.tflite:read",
 }
 
 WRITERS: dict[str, str] = {
     "onnx": "edgeq_converters.write.onnx:write",
+    "tflite": "edgeq_converters.write.tflite:write",
 }
 
 ENGINES: dict[str, str] = {
     "onnxruntime": "edgeq_runtime.engines.onnxruntime:open_session",
+    "litert": "edgeq_runtime.engines.litert:open_session",
+    "tflite-runtime": "edgeq_runtime.engines.tflite_runtime:open_session",
 }
 
 # Called as (graph, draft, statistics, *, method=NAME, pair_safe) -> QuantPlan.
@@ -41,6 +45,7 @@ ALGORITHMS: dict[str, str] = {
 # `.outputs` and `.inside` (name -> edgeq.quant.fidelity.Held), `.showing(names) -> bytes`.
 VIEWERS: dict[str, str] = {
     "onnx": "edgeq_converters.read.onnx_tensors:OnnxTensors",
+    "tflite": "edgeq_converters.read.tflite_tensors:TfliteTensors",
 }
 
 TABLES: dict[str, dict[str, str]] = {

@@ -92,6 +92,15 @@ class Widths:
 
 
 @dataclass(frozen=True)
+class Fp16:
+    """An engine that computes an fp16 artifact in float16 on cores with `feature`, else in float32;
+    without this table it always computes in float32."""
+
+    feature: str
+    source: str
+
+
+@dataclass(frozen=True)
 class EngineSupport:
     """An engine of a target: versions in [minimum, maximum) without the known-bad, and habits.
 
@@ -107,6 +116,7 @@ class EngineSupport:
     policy: tuple[PolicyRow, ...]
     source: str
     widths: Widths | None = None
+    fp16: Fp16 | None = None
 
     def refusal(self, version: str) -> str | None:
         """Why this version of the engine must not be used on the target, or None."""
@@ -141,6 +151,12 @@ class Target:
     def engine(self, name: str) -> EngineSupport:
         """The support of an engine by name; asking for one it has not is our own mistake."""
         return next(engine for engine in self.engines if engine.name == name)
+
+    def fp16_computes(self, engine: str) -> str:
+        """What an fp16 artifact is computed in by the cores of this target: float16 or float32."""
+        fp16 = self.engine(engine).fp16
+        has = fp16 is not None and fp16.feature in (*self.required_features, *self.fast_features)
+        return "float16" if has else "float32"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -265,6 +281,7 @@ def _engine(table: _Table) -> EngineSupport:
         policy=tuple(_policy_row(row) for row in table.tables("policy")),
         source=table.source(),
         widths=_widths(table.table("widths")) if "widths" in table.left else None,
+        fp16=_fp16(table.table("fp16")) if "fp16" in table.left else None,
     )
     table.done()
     return support
@@ -280,6 +297,12 @@ def _widths(table: _Table) -> Widths:
         source=table.source(),
         note=table.optional_text("note"),
     )
+    table.done()
+    return row
+
+
+def _fp16(table: _Table) -> Fp16:
+    row = Fp16(table.text("feature"), table.source())
     table.done()
     return row
 
@@ -317,6 +340,7 @@ def _engine_json(engine: EngineSupport) -> dict[str, Any]:
         "policy": [vars(row).copy() for row in engine.policy],
         "source": engine.source,
         "widths": None if engine.widths is None else vars(engine.widths).copy(),
+        "fp16": None if engine.fp16 is None else vars(engine.fp16).copy(),
     }
 
 

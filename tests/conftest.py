@@ -5,7 +5,6 @@
 
 import importlib.util
 import os
-import platform
 import shutil
 import signal
 import zlib
@@ -34,6 +33,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+DEVICE = ROOT / "build" / "device"
+"""What tests/device/prepare.sh makes."""
+
+
+def _arm64_root() -> Path:
+    return Path(os.environ.get("EDGEQ_ARM64_ROOT") or DEVICE / "arm64")
+
+
+def _emulates() -> bool:
+    from edgeq.devices import emulated
+
+    return not emulated.available("Cortex-A76", _arm64_root())
 
 
 def _has_program(*names: str) -> bool:
@@ -57,11 +68,14 @@ _NEEDS: Mapping[str, tuple[Callable[[], bool], str]] = {
         lambda: _has_program("qemu-x86_64", "qemu-x86_64-static"),
         "qemu-x86_64 is not installed",
     ),
-    "arm64": (
-        lambda: (
-            platform.machine() == "aarch64" or _has_program("qemu-aarch64", "qemu-aarch64-static")
-        ),
-        "there is no aarch64 here and no qemu-aarch64",
+    "arm64": (_emulates, "there is no emulated aarch64 board here (make test-devices)"),
+    "vpi": (
+        lambda: _has_program("qemu-system-aarch64") and (DEVICE / "kernel" / "vmlinuz").is_file(),
+        "there is no virtual board here (make test-devices)",
+    ),
+    "vela": (
+        (DEVICE / "vela" / "bin" / "vela").is_file,
+        "ethos-u-vela is not under build/ (make test-devices)",
     ),
 }
 
@@ -100,6 +114,13 @@ def shared() -> Path:
             pytest.fail(_NEEDS["shared"][1], pytrace=False)
         pytest.skip(_NEEDS["shared"][1])
     return SHARED
+
+
+@pytest.fixture
+def arm64_root(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root file system of an ARM board, named to edgeq; only for tests marked `arm64`."""
+    monkeypatch.setenv("EDGEQ_ARM64_ROOT", str(_arm64_root()))
+    return _arm64_root()
 
 
 @pytest.fixture(scope="session")

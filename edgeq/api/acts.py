@@ -191,9 +191,9 @@ def _seconds(work: Work, built: dict[str, Quantized]) -> tuple[dict[str, float],
         ratios = {name: ratio for name in built if (ratio := _policy_ratio(work, name))}
         known = {name: 1 / ratio for name, ratio in ratios.items()}
         return (known if len(known) == len(built) else {}), "by the target's policy"
-    from edgeq.api.stages import written
+    from edgeq.api.stages import made
 
-    models = {name: written(work, made) for name, made in built.items()}
+    models = {name: made(work, quantized) for name, quantized in built.items()}
     return timing.interleaved(models, work.tap.kept[:1]), timing.WHERE
 
 

@@ -17,7 +17,8 @@ NO_DATA = ("dynamic", "fp32")
 def rungs(request: Request, *, has_plan: bool = False) -> tuple[str, ...]:
     """The precisions to try, in order; `auto` falls back to float where the gate fails.
 
-    `has_plan`: the model is int8 itself, and its integers are kept, which asks for no data. Raises EdgeqError: [usage] where settings contradict each other, [needs-data].
+    `has_plan`: the model is int8 itself, and its integers are kept, which asks for no data.
+    Raises EdgeqError: [usage] where settings contradict each other, [needs-data].
     """
     settings = request.settings
     _refuse_contradictions(settings)

@@ -6,7 +6,6 @@ speak of the float model's values, so here they are turned into what the file wa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -71,35 +70,28 @@ PLAIN = Border("float32")
 def borders(model: bytes) -> dict[str, Border]:
     """The border of each input and output of a TFLite file by name; an ONNX file has none."""
     from edgeq_runtime import engines, tflite
+    from edgeq_runtime.engines.tflite_session import notes
 
     if engines.for_model(model) != LITERT:
         return {}
     parsed = tflite.parse(model)
-    last = set(written(parsed).get("channels_last", ()))
+    last = set(notes(parsed).get("channels_last", ()))
     return {
         name: _border(parsed.subgraphs[0].tensors[index], last)
         for name, index in ends(parsed).items()
     }
 
 
-def written(model: Model) -> dict[str, Any]:
-    """What edgeq itself wrote into the file's metadata; nothing in a file of another tool."""
-    entry = model.metadata.get("edgeq")
-    if entry is None:
-        return {}
-    try:
-        found = json.loads(bytes(entry).rstrip(b"\0").decode("utf-8"))
-    except (UnicodeDecodeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def ends(model: Model) -> dict[str, int]:
-    """Name -> tensor of the inputs and outputs: those of the first signature, else the tensors'."""
+    """Name -> tensor of the inputs and outputs, as a session calls them: by the signature
+    `serving_default` or the only one, else by the tensors' own names."""
     graph = model.subgraphs[0]
-    for signature in model.signatures:
-        if signature.subgraph == 0:
-            return {**signature.inputs, **signature.outputs}
+    known = {row.key: row for row in model.signatures if row.subgraph == 0}
+    signature = known.get("serving_default")
+    if signature is None and len(known) == 1:
+        (signature,) = known.values()
+    if signature is not None and set(signature.inputs.values()) == set(graph.inputs):
+        return {**signature.inputs, **signature.outputs}
     return {graph.tensors[at].name: at for at in (*graph.inputs, *graph.outputs)}
 
 
@@ -144,4 +136,5 @@ def open_as_float(model: bytes, *, threads: int | None = None) -> Any:
 
 def as_float(session: Any, found: Mapping[str, Border]) -> Any:
     """`session`, wrapped where some input or output lies otherwise in its file."""
-    return session if all(each.is_plain for each in found.values()) else FloatSession(session, found)
+    plain = all(each.is_plain for each in found.values())
+    return session if plain else FloatSession(session, found)

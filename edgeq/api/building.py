@@ -238,7 +238,7 @@ def _read_integers(settings: BuildSettings, progress: Progress) -> models.Prepar
 
 
 def _has_plan(source: models.Prepared | None) -> bool:
-    return source is not None and source.read.plan is not None
+    return source is not None and source.own_plan is not None
 
 
 def _read(settings: BuildSettings, stage: Any) -> models.Prepared:
@@ -299,7 +299,7 @@ def _open_data(request: Request, prepared: models.Prepared, progress: Progress) 
 
 def _ranges(prepared: models.Prepared) -> dict[str, tuple[float, float]]:
     """What the integers of a quantized source can say of its inputs."""
-    plan = prepared.read.plan
+    plan = prepared.own_plan
     encodings = {} if plan is None else plan.tensors
     return {
         info.name: (
@@ -331,10 +331,12 @@ def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work)
 
 def _integers_kept(settings: BuildSettings, rungs: Sequence[str], work: Work) -> Iterator[str]:
     """What becomes of a model that was quantized before it came here."""
-    plan = work.prepared.read.plan
-    if plan is None:
-        return
-    if rungs[0] != "int8":
+    plan, own = work.prepared.read.plan, work.prepared.own_plan
+    if plan is not None and own is None:
+        stored = sum(encoding.dtype == "int8" for encoding in plan.tensors.values())
+        if stored:
+            yield f"the file stores {stored} weights in int8; they are what they stand for, floats"
+    if own is None or rungs[0] != "int8":
         return
     yield f"{work.prepared.name} is int8: its own integers are kept, nothing is calibrated"
     if settings.io == AUTO and work.prepared.read.border == "int8":

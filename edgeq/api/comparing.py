@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
 from edgeq.api import models
+from edgeq.api.border import as_float
 from edgeq.api.pairing import Pairs, pair_inputs, pair_outputs
 from edgeq.api.progress import Stage, on_samples
 from edgeq.api.samples import SEED, SYNTHETIC
@@ -360,7 +361,7 @@ def _shown(model: Opened, artifact: bytes) -> Iterator[Any]:
         artifact, exact=True, low_memory=True
     )
     try:
-        yield session
+        yield as_float(session, model.ends)
     finally:
         session.close()
 

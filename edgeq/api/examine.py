@@ -26,12 +26,18 @@ def inspect(
     file: str | Path, *, shape: Mapping[str, Sequence[int]], plan: bool = False
 ) -> Inspection:
     """Describe a model or a bundle; reads and checks, runs nothing. `plan`: a bundle's operators
-    one by one as well; a model has no plan before it is built, and is refused [needs-bundle]."""
+    one by one as well, or a TFLite file's; an ONNX model has no plan before it is built, and is
+    refused [needs-bundle]."""
+    from edgeq.api.models import is_tflite
     from edgeq.api.use import is_bundle
 
     path = Path(file)
     if is_bundle(path):
         return _inspect_bundle(path, plan)
+    if is_tflite(path):
+        from edgeq.api import tflite_file
+
+        return tflite_file.inspect(path, plan=plan)
     result = _inspect_model(path, shape)
     if plan:
         word = shlex.quote(str(file))

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from edgeq.ir import Graph
     from edgeq.passes import PassReport
-    from edgeq_converters.read.onnx import ReadResult
+    from edgeq.quant.plan import QuantPlan
+    from edgeq_converters.read.result import ReadResult
     from edgeq_runtime.engines.onnxruntime import Session
 
 ENGINE = "onnxruntime"
@@ -36,6 +37,13 @@ class Prepared:
     reports: tuple[PassReport, ...]
     source_bytes: bytes
     float_bytes: bytes
+
+    @property
+    def own_plan(self) -> QuantPlan | None:
+        """The plan of a model that was quantized before. Weights alone that are stored narrow make
+        it no such model: what computes with them is float."""
+        plan = self.read.plan
+        return plan if plan is not None and plan.computes_int8 else None
 
     @property
     def source(self) -> Graph:
@@ -98,6 +106,14 @@ def open_exact(model: bytes, *, threads: int | None = None) -> Session:
     session: Session = engines.get(engines.for_model(model)).open_session(
         model, exact=True, low_memory=True, threads=threads
     )
+    return session
+
+
+def open_default(model: bytes) -> Session:
+    """A session as an app has it: the engine's own kernels and threads."""
+    from edgeq_runtime import engines
+
+    session: Session = engines.get(engines.for_model(model)).open_session(model)
     return session
 
 

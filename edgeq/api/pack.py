@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.api.border import PLAIN, borders
 from edgeq.api.formats import FILES
-from edgeq.api.models import ENGINE, open_exact, text_name
+from edgeq.api.models import open_exact, text_name
 from edgeq.api.planned import SQNR, recorded_errors
 from edgeq.bundle import WEIGHTS_FILE
 from edgeq.errors import EdgeqError
@@ -20,12 +22,14 @@ from edgeq_runtime import manifest as manifests
 from edgeq_runtime.outside import ModelBytes, file_bytes
 
 if TYPE_CHECKING:
+    from edgeq.api.forms import Form
     from edgeq.api.stages import Candidate, Work
     from edgeq.bundle import BundleContents
     from edgeq.ir import Graph
     from edgeq.quant.plan import QuantPlan
     from edgeq.targets import Target
     from edgeq_converters.write.outside import Gathered
+    from edgeq_runtime import TensorInfo
     from edgeq_runtime.engines.onnxruntime import Session
     from edgeq_runtime.golden import OutputCheck
     from edgeq_runtime.manifest import Manifest
@@ -54,8 +58,8 @@ def pack(work: Work, candidate: Candidate, out: Path) -> Packed:
 
     weights = _beside(work, candidate)
     with work.stage("Packed") as stage:
-        contents = _contents(work, candidate, weights)
         session = open_exact(candidate.shipped.measured)
+        contents = _contents(work, candidate, weights, session)
         files = bundle.assemble(contents, session.run)
         checks: list[OutputCheck] = []
         if weights is None:
@@ -142,7 +146,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> BundleContents:
+def _contents(
+    work: Work, candidate: Candidate, weights: Gathered | None, session: Session
+) -> BundleContents:
     from edgeq.api.building import input_specs
     from edgeq.api.stages import graph_of
     from edgeq.bundle import BundleContents
@@ -150,19 +156,21 @@ def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> Bun
     quantized = candidate.quantized
     graph = graph_of(work, quantized)
     plan = None if quantized is None or quantized.left_float else quantized.plan
+    ends = borders(candidate.shipped.measured)
+    ranges = {info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges
     return BundleContents(
         name=_name(work, candidate),
         target=work.target.name,
         precision=candidate.precision,
         artifact=candidate.artifact if weights is None else weights.model,
         weights=weights,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        input_ranges={info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges,
+        inputs=_as_it_is(graph.inputs, session.inputs),
+        outputs=_as_it_is(graph.outputs, session.outputs),
+        input_ranges={n: ends.get(n, PLAIN).span(*row) for n, row in ranges.items()},
         exact_kernels=_kernels(work, plan),
-        **_needs(work.target, candidate.shipped.format, beside=weights is not None),
+        **_needs(work.target, work.form, beside=weights is not None),
         card=_card(work, candidate),
-        exact_outputs=exact_outputs(graph, plan, work.engine.activation_dtype),
+        exact_outputs=_exact_outputs(work, candidate, plan),
         input_specs=input_specs(work.settings),
         labels=work.labels,
         model=work.prepared.summary(),
@@ -175,8 +183,39 @@ def _contents(work: Work, candidate: Candidate, weights: Gathered | None) -> Bun
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
         tolerances={} if plan is None else _mixed_tolerances(work, candidate, plan),
         float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
-        golden_shapes={name: array.shape for name, array in work.tap.kept[0].items()},
+        golden_shapes={
+            name: ends.get(name, PLAIN).codes(array).shape
+            for name, array in work.tap.kept[0].items()
+        },
     )
+
+
+def _as_it_is(wanted: Sequence[TensorInfo], own: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
+    """The float model's inputs or outputs, but where the artifact has another type or axes."""
+    by_name = {info.name: info for info in own}
+    return tuple(
+        info if _same(info, by_name.get(info.name, info)) else by_name[info.name] for info in wanted
+    )
+
+
+def _same(one: TensorInfo, two: TensorInfo) -> bool:
+    if one.dtype != two.dtype or len(one.shape) != len(two.shape):
+        return False
+    sizes = zip(one.shape, two.shape, strict=True)
+    return all(x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in sizes)
+
+
+def _exact_outputs(
+    work: Work, candidate: Candidate, plan: QuantPlan | None
+) -> dict[str, dict[str, Any]]:
+    """Of a TFLite file, what it says itself: an op may be written otherwise than it was planned."""
+    from edgeq.api import tflite
+    from edgeq.api.stages import graph_of
+
+    if work.is_tflite:
+        return tflite.exact_outputs(candidate.artifact)
+    graph = graph_of(work, candidate.quantized)
+    return exact_outputs(graph, plan, work.engine.activation_dtype)
 
 
 def _calibration(candidate: Candidate) -> dict[str, Any] | None:
@@ -189,32 +228,35 @@ def _calibration(candidate: Candidate) -> dict[str, Any] | None:
 
 
 def _kernels(work: Work, plan: QuantPlan | None) -> str:
-    """Whether some host's int8 kernels could saturate on these weights ("needed")."""
+    """Whether some host's int8 kernels could saturate on these weights ("needed"). LiteRT's add
+    in 32 bits on every CPU."""
+    if work.is_tflite:
+        return "safe"
     saturating = plan is not None and plan.computes_int8 and not work.engine.pair_safe
     return "needed" if saturating else "safe"
 
 
 def _name(work: Work, candidate: Candidate) -> str:
     """What the bundle calls itself, whatever its file is called."""
-    stem = work.prepared.name.removesuffix(".onnx")
+    stem = work.prepared.name.removesuffix(".onnx").removesuffix(".tflite")
     return f"{stem}-{work.target.name}-{candidate.precision}"
 
 
-def _needs(target: Target, form: str, *, beside: bool) -> dict[str, Any]:
+def _needs(target: Target, form: Form, *, beside: bool) -> dict[str, Any]:
     """What the artifact is, and what it asks of a device: engine versions and CPU features. An .ort
     file is read by the version that wrote it and by newer ones."""
     from edgeq_runtime import engines
     from edgeq_runtime.runner import parts
 
-    support = target.engine(ENGINE)
-    version = engines.get(ENGINE).version()
-    minimum = version if form == "ort" else support.minimum
+    support = target.engine(form.engine)
+    version = engines.get(form.engine).version()
+    minimum = version if form.format == "ort" else support.minimum
     if beside:
         minimum = max(minimum, BESIDE_MINIMUM, key=parts)
     return {
-        "engine": ENGINE,
-        "artifact_file": FILES[form],
-        "artifact_format": form,
+        "engine": form.engine,
+        "artifact_file": FILES[form.format],
+        "artifact_format": form.format,
         "engine_measured": version,
         "engine_minimum": minimum,
         "engine_known_bad": {bad.version: bad.effect for bad in support.known_bad},
@@ -267,14 +309,21 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
 def _mixed_tolerances(work: Work, candidate: Candidate, plan: QuantPlan) -> dict[str, float]:
     """For outputs behind integers behind float ops: codes may flip between hosts, but rounding
     every code anew moves an output about as far as quantizing moved it from the float model."""
+    errors = {error.name: error.max_abs_error for error in candidate.fidelity.outputs}
+    return {
+        name: errors[name] for name in _mixed(work, candidate, plan) if errors.get(name, 0.0) > 0
+    }
+
+
+def _mixed(work: Work, candidate: Candidate, plan: QuantPlan) -> list[str]:
+    """The outputs behind integers behind float ops."""
+    from edgeq.api import tflite
     from edgeq.api.stages import graph_of
 
+    if work.is_tflite:
+        return sorted(tflite.mixed_outputs(candidate.artifact))
     kinds = tensor_kinds(graph_of(work, candidate.quantized), plan)
-    return {
-        error.name: error.max_abs_error
-        for error in candidate.fidelity.outputs
-        if error.max_abs_error > 0 and kinds.get(error.name) == "mixed"
-    }
+    return [error.name for error in candidate.fidelity.outputs if kinds.get(error.name) == "mixed"]
 
 
 def float_depth(graph: Graph) -> tuple[int, int]:
@@ -305,7 +354,7 @@ def _card(work: Work, candidate: Candidate) -> str:
             target_title=work.target.title,
             precision=candidate.precision,
             edgeq_version=__version__,
-            engine=f"{ENGINE} {engines.get(ENGINE).version()}",
+            engine=f"{work.form.engine} {engines.get(work.form.engine).version()}",
             inputs=_rows(graph.inputs),
             outputs=_rows(graph.outputs),
             size_bytes=file_bytes(candidate.artifact),

@@ -106,7 +106,8 @@ class Work:
     @property
     def keeps_integers(self) -> bool:
         """Whether the plan is the source's own: its graph then is as it was read."""
-        return self.prepared.read.plan is not None and self.prepared.graph is self.prepared.source
+        own = self.prepared.own_plan is not None
+        return own and self.prepared.graph is self.prepared.source
 
     @property
     def kernels(self) -> Kernels:
@@ -142,7 +143,7 @@ def quantized_as(work: Work, precision: str) -> Quantized | None:
 
 def own_integers(work: Work) -> Quantized:
     """The plan that the source came with."""
-    plan = work.prepared.read.plan
+    plan = work.prepared.own_plan
     assert plan is not None
     with work.stage("Quantized") as stage:
         subject, left = quantized_text(plan)
@@ -212,9 +213,18 @@ def written(work: Work, quantized: Quantized | None) -> bytes:
         from edgeq.api import tflite
 
         return tflite.write(work, quantized)
-    writer = registry.resolve("writers", "onnx")
     if quantized is not None and quantized.left_float:
         return work.prepared.source_bytes
+    return made(work, quantized)
+
+
+def made(work: Work, quantized: Quantized | None) -> bytes:
+    """The file of a graph and its plan, for the engine of `work`; nothing is told or tried."""
+    if work.is_tflite:
+        from edgeq.api import tflite
+
+        return tflite.made(work, quantized)
+    writer = registry.resolve("writers", "onnx")
     artifact: bytes = writer(
         graph_of(work, quantized),
         quantized.plan if quantized else None,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edgeq_runtime.tflite import Model, Operator, Subgraph
 
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
-_INTEGERS = ("int8", "uint8", "int16", "int32", "int64", "bool")
 _CODES = ("int8", "uint8", "int16")
 
 
@@ -26,28 +25,33 @@ def write(work: Work, quantized: Quantized | None) -> bytes:
     Raises EdgeqError: [unwritable-op] with every operator that LiteRT lacks, [needs-shape],
     [too-large], and what trying it raises.
     """
-    from edgeq.api.stages import graph_of
-
     if isinstance(work.prepared.float_bytes, ModelBytes):
         raise EdgeqError(
             "too-large",
             "the weights are over 2 GB, which a .tflite file cannot hold",
             "ship it as ONNX: `--format onnx`",
         )
+    with work.stage("Converted") as stage:
+        artifact = made(work, quantized)
+        models.probe(artifact)
+        stage.done(FILES["tflite"], _operators_text(artifact))
+    return artifact
+
+
+def made(work: Work, quantized: Quantized | None) -> bytes:
+    """The bytes of the artifact; a plan that leaves everything in float is none."""
+    from edgeq.api.stages import graph_of
+
     plan = None if quantized is None or quantized.left_float else quantized.plan
     writer = registry.resolve("writers", "tflite")
-    with work.stage("Converted") as stage:
-        artifact: bytes = writer(
-            graph_of(work, quantized),
-            plan,
-            io=work.io,
-            layout=work.settings.layout,
-            fp16_compute=plan is not None and bool(plan.counts()["fp16-weights"]),
-            metadata=_metadata(work),
-        )
-        models.probe(artifact)
-        count = _operators_text(artifact)
-        stage.done(FILES["tflite"], count)
+    artifact: bytes = writer(
+        graph_of(work, quantized),
+        plan,
+        io=work.io if plan is not None else "float",
+        layout=work.settings.layout,
+        fp16_compute=plan is not None and bool(plan.counts()["fp16-weights"]),
+        metadata=_metadata(work),
+    )
     return artifact
 
 
@@ -72,14 +76,14 @@ def coverage(work: Work, artifact: bytes, quantized: Quantized) -> dict[str, Any
     from edgeq_runtime import tflite
 
     graph = tflite.parse(artifact).subgraphs[0]
-    kinds = [(op, _computes(graph, op)) for op in graph.operators]
-    session = models.open_exact(artifact)
+    kinds = [(op, precision(graph, op)) for op in graph.operators]
+    session: Any = models.open_exact(artifact)
     partitions = int(session.partitions)
     session.close()
     return {
         "engine": models.LITERT,
         "on": "this host",
-        "int8": _count(op for op, kind in kinds if kind == "int8"),
+        "int8": _count(op for op, kind in kinds if kind in ("int8", "dynamic-int8")),
         "float32": _count(op for op, kind in kinds if kind == "float32"),
         "quantize_linear": sum(op.code == "QUANTIZE" for op, _ in kinds),
         "dequantize_linear": sum(op.code == "DEQUANTIZE" for op, _ in kinds),
@@ -100,15 +104,21 @@ def _hints(work: Work, quantized: Quantized) -> list[str]:
 def _count(operators: Any) -> dict[str, int]:
     counted: dict[str, int] = {}
     for op in operators:
-        name = op.custom if op.code == "CUSTOM" else op.code
+        name = operator_name(op)
         counted[name] = counted.get(name, 0) + 1
     return dict(sorted(counted.items()))
 
 
-def _computes(graph: Subgraph, op: Operator) -> str:
-    """`int8`, `float32` or `other`: what an operator multiplies, by its tensors."""
+def operator_name(op: Operator) -> str:
+    return op.custom if op.code == "CUSTOM" else op.code
+
+
+def precision(graph: Subgraph, op: Operator) -> str:
+    """How an operator runs, in the words of a plan (`edgeq.quant.plan.PRECISIONS`)."""
     if op.code in _CASTS:
         return "other"
+    if _is_hybrid(graph, op) and any(_is_float(graph, at) for at in op.outputs):
+        return "dynamic-int8"
     dtypes = {graph.tensors[at].dtype for at in (*op.inputs, *op.outputs) if at >= 0}
     if dtypes & set(_CODES):
         return "int8"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api import models
+from edgeq.api.border import PLAIN, Border, as_float, borders
 from edgeq.api.progress import Stage, on_samples
 from edgeq.errors import EdgeqError
 from edgeq.report.events import Note, Progress, StageProgress, Warned, silent
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgeq.quality import Quality, Rule
-    from edgeq_runtime import TensorInfo
+    from edgeq_runtime import Runner, TensorInfo
+    from edgeq_runtime.golden import GoldenInput
     from edgeq_runtime.manifest import Manifest
+    from edgeq_runtime.tflite import Model
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -30,7 +33,8 @@ class Opened:
     """A bundle or a model, ready to run on this host.
 
     `recorded` are the metrics with a float figure in a bundle's manifest, None for a model.
-    `format` is that of `artifact()`, the file that the session runs. A bundle has a `precision`,
+    `format` is that of `artifact()`, the file that the session runs; `ends` is how its inputs and
+    outputs lie in it, where the session makes floats of them. A bundle has a `precision`,
     and `ranges` and `shapes` that its inputs were calibrated with, where there are golden vectors.
     """
 
@@ -49,6 +53,7 @@ class Opened:
     artifact: Callable[[], bytes]
     ranges: Mapping[str, tuple[float, float]]
     shapes: Mapping[str, tuple[int, ...]]
+    ends: Mapping[str, Border] = field(default_factory=dict)
 
     @property
     def engine(self) -> str:
@@ -62,10 +67,16 @@ def opened(
     """Open a bundle, or any model edgeq reads; closed on leaving.
 
     `tables` are `[input.NAME]` for a model; a bundle brings its own. `exact` asks for the same
-    integers on every host; without it a bundle runs as an app would run it.
+    integers on every host, and for floats in and out where the file holds codes or other axes;
+    without it a bundle or a TFLite file runs as an app would run it.
     """
     path = Path(artifact)
-    value = _open_bundle(path, exact) if is_bundle(path) else _open_model(path, tables or {})
+    if is_bundle(path):
+        value = _open_bundle(path, exact)
+    elif models.is_tflite(path):
+        value = _open_tflite(path, tables or {}, exact)
+    else:
+        value = _open_model(path, tables or {})
     try:
         yield value
     finally:
@@ -91,22 +102,102 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
 
     runner = edgeq_runtime.load(path, exact=exact)
     drawn = [row for vector in runner.manifest.golden.vectors[:1] for row in vector.inputs]
+    ends = borders(reader.read(path).artifact) if exact and _is_changed(runner) else {}
+    session = as_float(runner.session, ends)
+    changed = session is not runner.session
     return Opened(
         name=path.name,
         size_bytes=_model_bytes(runner.manifest),
-        inputs=runner.inputs,
-        outputs=runner.outputs,
+        inputs=session.inputs if changed else runner.inputs,
+        outputs=session.outputs if changed else runner.outputs,
         specs=runner.manifest.input_specs,
         labels=runner.manifest.labels,
-        session=runner.session,
+        session=session,
         warnings=runner.warnings,
-        notes=(),
+        notes=_border_notes(ends),
         recorded=_recorded(runner.manifest.raw["quality"]),
         precision=runner.manifest.precision,
         format=runner.manifest.artifact_format,
         artifact=lambda: reader.read(path).artifact,
-        ranges={row.name: (row.low, row.high) for row in drawn},
-        shapes={row.name: row.shape for row in drawn},
+        ranges={row.name: _values(ends, row) for row in drawn},
+        shapes={row.name: _axes(ends, row) for row in drawn},
+        ends=ends,
+    )
+
+
+def _is_changed(runner: Runner) -> bool:
+    """Whether an artifact may hold codes or other axes at its border."""
+    return runner.manifest.artifact_format == "tflite"
+
+
+def _values(ends: Mapping[str, Border], drawn: GoldenInput) -> tuple[float, float]:
+    """The range of golden inputs as the float model counts it."""
+    import numpy as np
+
+    border = ends.get(drawn.name, PLAIN)
+    if border.scale is None:
+        return drawn.low, drawn.high
+    low, high = replace(border, channels_last=False).values(np.array([drawn.low, drawn.high]))
+    return float(low), float(high)
+
+
+def _axes(ends: Mapping[str, Border], drawn: GoldenInput) -> tuple[int, ...]:
+    shape = drawn.shape
+    if ends.get(drawn.name, PLAIN).channels_last:
+        return (shape[0], shape[-1], *shape[1:-1])
+    return shape
+
+
+def _border_notes(ends: Mapping[str, Border]) -> tuple[str, ...]:
+    """What is turned into floats, or about, for the float model's data and functions."""
+    codes = [f"`{name}` ({each.dtype})" for name, each in ends.items() if each.scale is not None]
+    turned = [f"`{name}`" for name, each in ends.items() if each.channels_last]
+    notes = []
+    if codes:
+        notes.append(f"floats are quantized and restored at the border: {', '.join(codes)}")
+    if turned:
+        notes.append(f"channels are moved last and back at the border: {', '.join(turned)}")
+    return tuple(notes)
+
+
+def _open_tflite(path: Path, tables: Mapping[str, Any], exact: bool) -> Opened:
+    """The file itself, run by LiteRT after our own check of its bytes and a trial in a child."""
+    from edgeq_converters.read.files import read_bounded
+    from edgeq_runtime import tflite
+    from edgeq_runtime.preprocess import InputSpec
+
+    model = bytes(read_bounded(path))
+    parsed = tflite.parse(model)
+    models.probe(model)
+    session: Any = models.open_exact(model) if exact else models.open_default(model)
+    ends = borders(model) if exact else {}
+    session = as_float(session, ends)
+    return Opened(
+        name=path.name,
+        size_bytes=len(model),
+        inputs=session.inputs,
+        outputs=session.outputs,
+        specs={name: InputSpec.from_table(name, table) for name, table in tables.items()},
+        labels=None,
+        session=session,
+        warnings=(),
+        notes=_border_notes(ends),
+        recorded=() if is_quantized(parsed) else None,
+        precision=None,
+        format="tflite",
+        artifact=lambda: model,
+        ranges={},
+        shapes={},
+        ends=ends,
+    )
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether any operator computes with integers on a grid: the file is no float model."""
+    return any(
+        tensor.dtype in ("int8", "uint8", "int16", "int4") and tensor.quantization is not None
+        for graph in model.subgraphs
+        for tensor in graph.tensors
     )
 
 

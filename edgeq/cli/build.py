@@ -156,7 +156,8 @@ EXAMPLES = (
     "--layout",
     section=OUTPUT,
     type=Choice("keep", "nhwc"),
-    help="Keep the axes of a TFLite model's inputs and outputs, or put channels last (default: keep)",
+    help="Keep the axes of a TFLite model's inputs and outputs, or put channels last "
+    "(default: keep)",
 )
 @option("--force", section=OUTPUT, is_flag=True, help="Replace an existing folder")
 @option("--plan-only", section=OUTPUT, is_flag=True, help="Show the plan and write nothing")

@@ -31,7 +31,7 @@ EXAMPLES = (
     "--plan",
     section=OUTPUT,
     is_flag=True,
-    help="Show each operator of a bundle: precision, range, error, reason",
+    help="Show each operator of a bundle or a .tflite file: precision, range, error, reason",
 )
 @option(
     "--float",

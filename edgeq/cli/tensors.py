@@ -10,6 +10,9 @@ from edgeq.cli.units import counted, factor, number, size, table
 from edgeq.report.comparison import Compared, PairDifference
 from edgeq.report.results import Initialized, Inspection
 
+NAME_WIDTH = 64
+"""Longer names are cut in their middle."""
+
 SHOWN = 10
 """Inner tensors that `compare` shows where it was not told how many."""
 
@@ -49,18 +52,21 @@ def compared(
 def plan(
     console: Console, result: Inspection, next_line: str, *, only_float: bool
 ) -> Iterator[str]:
-    """Each operator of a bundle in graph order, or those in float; then how many run how."""
+    """Each operator of a bundle or a TFLite file in its order, or those in float; then how many
+    run how."""
     data = result.data
     found = data["plan"]
     ops = [op for op in found["ops"] if not only_float or op["precision"] == "float32"]
     if ops:
         yield from table([_PLAN_HEAD, *(_plan_row(op) for op in ops)])
         yield ""
+    is_bundle = result.kind == "bundle"
+    what = f"{result.file}, {data['precision']} for {data['target']}" if is_bundle else result.file
     yield from table(
         [
-            ("bundle", f"{result.file}, {data['precision']} for {data['target']}"),
-            ("operators", _plan_counts(found["counts"], str(data["precision"]))),
-            ("error", _plan_errors(found["ops"])),
+            (result.kind, what),
+            ("operators", _plan_counts(found["counts"], str(data.get("precision", "TFLite")))),
+            ("error", _plan_errors(found["ops"]) if is_bundle else "no float model is at hand"),
         ]
     )
     yield ""
@@ -76,14 +82,22 @@ def _plan_row(op: Mapping[str, Any]) -> tuple[str, ...]:
     fused = f"fused into {op['fused_into']}" if op["fused_into"] else ""
     return (
         op["op_type"],
-        op["node"],
+        _name(op["node"]),
         op["precision"],
-        op["tensor"] or "-",
+        _name(op["tensor"] or "-"),
         ends,
         number(op["scale"]) if scaled else "-",
         _plan_sqnr(op),
         "; ".join(text for text in (fused, op["reason"]) if text),
     )
+
+
+def _name(text: str) -> str:
+    """A name that fits a row: TensorFlow joins those of all that it fused; JSON has them whole."""
+    if len(text) <= NAME_WIDTH:
+        return text
+    half = NAME_WIDTH // 2 - 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def _plan_sqnr(op: Mapping[str, Any]) -> str:
@@ -149,7 +163,8 @@ def _samples(result: Compared) -> str:
 def _differences(title: str, pairs: Sequence[PairDifference]) -> list[str]:
     rows = [(title, "SQNR", "MAX ERROR", "MAX LSB", "BIT-EQUAL", "COMPARED AS")]
     for pair in pairs:
-        name = pair.a if pair.a == pair.b else f"{pair.a} with {pair.b}"
+        one, two = _name(pair.a), _name(pair.b)
+        name = one if pair.a == pair.b else f"{one} with {two}"
         steps = "-" if pair.max_lsb is None else _steps(pair.max_lsb)
         share = _share(pair.equal_share)
         rows.append((name, _decibels(pair), number(pair.max_abs_error), steps, share, _as(pair)))

@@ -1,4 +1,4 @@
-"""The core of a board by QEMU's user mode: programs, and artifacts on samples, run as they would there.
+"""The core of a board by QEMU's user mode: run programs, and artifacts on samples, as it would.
 
     reason = emulated.available("Cortex-A76")        # "" or what is missing, in one line
     ran = emulated.run(artifact, samples, core="Cortex-A76")
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 ROOT_VARIABLE = "EDGEQ_ARM64_ROOT"
 MAKE_ROOT = Path(__file__).with_name("make_rootfs.sh")
+PYTHON = "/usr/bin/python3"
+"""The one of the root file system."""
 PROGRAMS = ("unshare", "mount", "chroot", "sh")
 TIMEOUT_S = 600.0
 _TRIAL_S = 60.0
@@ -155,7 +157,7 @@ def run(
         folder = Path(name)
         _pack(folder, artifact, samples, job)
         done = execute(
-            ["/usr/bin/python3", "/job/guest.py", "/job"],
+            [PYTHON, "/job/guest.py", "/job"],
             core=core,
             root=root,
             job=folder,
@@ -207,9 +209,7 @@ def execute(
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            raise EdgeqError(
-                "emulation-failed", f"nothing came of the emulated {core} within {timeout_s:g} s"
-            ) from None
+            raise _failed(f"nothing came of the emulated {core} within {timeout_s:g} s") from None
 
 
 def write_persona(core: Core, folder: Path) -> None:
@@ -258,7 +258,7 @@ def _emulator() -> str | None:
 def _trial(core: str, root: Path) -> str:
     """Start Python there once: what is missing of the kernel shows in no other way."""
     with tempfile.TemporaryDirectory(prefix="edgeq-") as job:
-        command = ["/usr/bin/python3", "-c", "import numpy, edgeq_runtime"]
+        command = [PYTHON, "-c", "import numpy, edgeq_runtime"]
         try:
             done = execute(command, core=core, root=root, job=Path(job), timeout_s=_TRIAL_S)
         except EdgeqError as error:
@@ -283,7 +283,7 @@ def _pack(
     arrays = {
         f"{at}/{name}": array for at, row in enumerate(samples) for name, array in row.items()
     }
-    np.savez(folder / "samples.npz", allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
     shutil.copyfile(Path(__file__).with_name("guest.py"), folder / "guest.py")
 
 
@@ -320,9 +320,11 @@ def _died(core: str, done: subprocess.CompletedProcess[str]) -> EdgeqError:
     status = f"ended with status {done.returncode}"
     if done.returncode > 128:
         status = f"was killed by {signal.Signals(done.returncode - 128).name}"
-    return EdgeqError(
-        "emulation-failed", f"the program on the emulated {core} {status}: {_last_words(done)}"
-    )
+    return _failed(f"the program on the emulated {core} {status}: {_last_words(done)}")
+
+
+def _failed(message: str) -> EdgeqError:
+    return EdgeqError("emulation-failed", message, exit_code=3)
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

@@ -1,8 +1,8 @@
 """The emulated side: open one artifact with its engine, run every sample, write the outputs down.
 
 A program of its own, run as `python3 guest.py FOLDER` by the Python of the root file system, with
-numpy, the engines' wheels and `edgeq_runtime` on its path. FOLDER holds `job.json`, the artifact and
-`samples.npz` (keys "INDEX/NAME"); the answer is `outputs.npz`, keyed alike, then `answer.json`.
+numpy, the engines' wheels and `edgeq_runtime` on its path. FOLDER holds `job.json`, the artifact
+and `samples.npz` (keys "INDEX/NAME"); the answer is `outputs.npz`, keyed alike, then `answer.json`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ def _run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     session = _open(folder / job["artifact"], job)
     outputs: dict[str, Any] = {}
     with np.load(folder / "samples.npz") as samples:
-        keys = [key.partition("/") for key in samples.files]
-        for index in range(job["count"]):
-            feeds = {name: samples[f"{at}/{name}"] for at, _, name in keys if int(at) == index}
+        names: list[list[str]] = [[] for _ in range(job["count"])]
+        for key in samples.files:
+            at, _, name = key.partition("/")
+            names[int(at)].append(name)
+        for index, row in enumerate(names):
+            feeds = {name: samples[f"{index}/{name}"] for name in row}
             for name, array in session.run(feeds).items():
                 outputs[f"{index}/{name}"] = array
     np.savez(folder / "outputs.npz", allow_pickle=False, **outputs)

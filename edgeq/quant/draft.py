@@ -1,6 +1,7 @@
 """The plan before its numbers: which ops become int8, why not the others, what to observe.
 
-Heavy ops (Conv, Gemm, MatMul) are int8 wherever the engine can; the rest beside them.
+Heavy ops (Conv, Gemm, MatMul) are int8 wherever the engine can; the rest beside them. Recurrent ops
+compute in float, on weights stored in int8.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgeq.quant.layers import Layer
 from edgeq.quant.plan import Encoding, OpDecision
 from edgeq.quant.policy import ANY, Policy
 from edgeq.quant.regions import Regions
+from edgeq.quant.stored import recurrent
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,12 @@ def draft(
     regions.leave(balance.lonely(graph, regions, policy))
     ops: dict[str, OpDecision] = {}
     for node in graph.nodes():
-        if node.op_type != "Constant":
-            ops[str(node.name)] = regions.decision(node)
+        name = str(node.name)
+        stored = None if name in kept or name in float_nodes else recurrent(node)
+        if stored is not None:
+            ops[name] = stored[0]
+        elif node.op_type != "Constant":
+            ops[name] = regions.decision(node)
         ops.update(_inside(node))
     return _Tensors(graph, regions).draft(ops)
 

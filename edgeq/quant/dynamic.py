@@ -9,45 +9,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import onnx_ir
-from numpy.typing import NDArray
 
-from edgeq.ir import Graph, attribute, constant, dtype_of
+from edgeq.ir import Graph, attribute, constant
 from edgeq.numerics import affine
-from edgeq.numerics.pair_safe import pair_safe_scale
 from edgeq.quant import candidates
 from edgeq.quant.draft import draft, kept_float
-from edgeq.quant.plan import Encoding, OpDecision, QuantPlan, reader_key
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
+from edgeq.quant.plan import DYNAMIC, OpDecision, QuantPlan
+from edgeq.quant.stored import PLACES, STORED, Decided, Encoder, Weight, in_place, stored, weight
 
 ACTS = ("dynamic", "fp32")
 """What layers read: quantized at run time where the engine is fast so, or float throughout."""
 
-LEAST_VALUES = 256
-"""Smaller tensors stay float: scales, nodes and names take about the bytes that would be saved."""
+WEIGHTS = ("int8", "int4", "int4-block32")
+"""What the matrices of dynamic layers are: int8 or int4 per column, or int4 in blocks of 32."""
+
+BLOCK = 32
+"""Elements of a block: engines' kernels take multiples of 32."""
 
 _SUM_LIMIT = 2**31 - 1
 _FLOAT = "it has no weights to store in int8"
-_SLOW_CONV = (
-    "ONNX Runtime's `ConvInteger` takes 8 times as long as its float `Conv`: weights are stored in"
-    " int8, computed in float"
-)
-_STORED = "weights are stored in int8, computed in float"
 _TABLE = "the table is stored in int8, rows are brought back as they are read"
-
-Decided = tuple[OpDecision, tuple["Weight", ...]]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A constant that becomes int8: one scale per index of `axis`, or one for all."""
-
-    tensor: str
-    array: NDArray[Any]
-    axis: int | None
 
 
 def plan_dynamic(
@@ -55,18 +41,23 @@ def plan_dynamic(
     *,
     acts: str,
     keep_float: Sequence[str] = (),
+    weights: str = "int8",
     pair_safe: bool = False,
     base: QuantPlan | None = None,
+    kernels: Kernels = ONNXRUNTIME,
 ) -> QuantPlan:
-    """Decide for every node; `acts` is one of `ACTS`. Reads no data.
+    """Decide for every node; `acts` is one of `ACTS`, `weights` one of `WEIGHTS` (int4 wants
+    dynamic `acts`: what is stored for float stays int8). Reads no data.
 
     `base`, a static plan of the same graph, keeps its int8 ops, and what it leaves in float becomes
     as here: a mixed plan. `pair_safe` keeps neighbouring weights of dynamic layers from saturating
     x86 kernels without VNNI. Raises EdgeqError: [already-quantized], or [no-such-node] for a
     pattern of `keep_float` that matches nothing.
     """
-    assert acts in ACTS, acts
-    return _planned(graph, keep_float, pair_safe, base, lambda node: _decide(node, acts))
+    assert acts in ACTS and weights in WEIGHTS, (acts, weights)
+    assert acts == "dynamic" or weights == "int8", (acts, weights)
+    decide = partial(_decide, acts=acts, weights=weights, kernels=kernels)
+    return _planned(graph, keep_float, pair_safe, base, decide, kernels)
 
 
 def with_tables(graph: Graph, base: QuantPlan, *, keep_float: Sequence[str] = ()) -> QuantPlan:
@@ -77,7 +68,8 @@ def with_tables(graph: Graph, base: QuantPlan, *, keep_float: Sequence[str] = ()
 def dynamic_nodes(graph: Graph, *, keep_float: Sequence[str] = ()) -> tuple[str, ...]:
     """The layers that would run in dynamic int8, in order: what a mixed plan keeps from static."""
     kept = kept_float(graph, keep_float)
-    found = [(str(node.name), _decide(node, "dynamic")) for node in graph.nodes()]
+    decide = partial(_decide, acts="dynamic", weights="int8", kernels=ONNXRUNTIME)
+    found = [(str(node.name), decide(node)) for node in graph.nodes()]
     return tuple(
         name
         for name, decided in found
@@ -91,11 +83,12 @@ def _planned(
     pair_safe: bool,
     base: QuantPlan | None,
     decide: Callable[[onnx_ir.Node], Decided | str],
+    kernels: Kernels = ONNXRUNTIME,
 ) -> QuantPlan:
     if base is None:
-        base = _all_float(graph, keep_float)
+        base = _all_float(graph, keep_float, kernels)
     kept = kept_float(graph, keep_float)
-    ops, encoder = dict(base.ops), _Encoder(dict(base.tensors), pair_safe)
+    ops, encoder = dict(base.ops), Encoder(dict(base.tensors), pair_safe=pair_safe)
     for node in graph.nodes():
         name = str(node.name)
         held = ops.get(name)
@@ -106,21 +99,23 @@ def _planned(
             if decided and held.reason == _FLOAT:
                 ops[name] = OpDecision(name, node.op_type, held.precision, decided)
             continue
-        ops[name], weights = decided
-        for weight in weights:
-            encoder.put(name, weight, dynamic=_is_dynamic(decided))
+        ops[name], constants = decided
+        for row in constants:
+            encoder.put(name, row, dynamic=_is_dynamic(decided))
     notes = (*base.notes, *encoder.notes(), *_notes(ops, base.ops))
     return QuantPlan(encoder.encodings, ops, notes)
 
 
 def _is_dynamic(decided: Decided) -> bool:
-    return decided[0].precision == "dynamic-int8"
+    return decided[0].precision in DYNAMIC
 
 
-def _all_float(graph: Graph, keep_float: Sequence[str]) -> QuantPlan:
+def _all_float(graph: Graph, keep_float: Sequence[str], kernels: Kernels) -> QuantPlan:
     """Every op in float, each with a reason: what is not float at all is named as in any draft."""
     names = {str(node.name): _FLOAT for node in graph.nodes()}
-    return QuantPlan({}, draft(graph, keep_float=keep_float, float_nodes=names).ops)
+    return QuantPlan(
+        {}, draft(graph, keep_float=keep_float, float_nodes=names, kernels=kernels).ops
+    )
 
 
 def _notes(ops: Mapping[str, OpDecision], before: Mapping[str, OpDecision]) -> list[str]:
@@ -136,55 +131,55 @@ def _notes(ops: Mapping[str, OpDecision], before: Mapping[str, OpDecision]) -> l
 # -- single nodes: the decision with the weights it stores, or why there is none (or nothing new)
 
 
-def _decide(node: onnx_ir.Node, acts: str) -> Decided | str:
+def _decide(node: onnx_ir.Node, acts: str, weights: str, kernels: Kernels) -> Decided | str:
     if node.domain not in ("", "ai.onnx"):
         return ""
     if node.op_type == "Gather":
         return _gather(node) or ""
     if node.op_type in ("MatMul", "Gemm"):
-        return _linear(node, acts)
-    if node.op_type not in _PLACES:
+        return _linear(node, acts, weights)
+    if node.op_type not in PLACES:
         return ""
-    reason = _SLOW_CONV if node.op_type == "Conv" and acts == "dynamic" else _STORED
-    return _stored(node, [_weight(node, *place) for place in _PLACES[node.op_type]], reason)
+    slow = node.op_type == "Conv" and acts == "dynamic"
+    return in_place(node, f"{kernels.dynamic_conv}: {STORED}" if slow else STORED)
 
 
-_PLACES: Mapping[str, tuple[tuple[int, int], ...]] = {
-    "Conv": ((1, 0),),
-    "ConvTranspose": ((1, 1),),
-    "LSTM": ((1, 1), (2, 1)),
-    "GRU": ((1, 1), (2, 1)),
-    "RNN": ((1, 1), (2, 1)),
-}
-"""Which inputs of an op are weights, each with the axis of its output channels."""
-
-
-def _linear(node: onnx_ir.Node, acts: str) -> Decided | str:
+def _linear(node: onnx_ir.Node, acts: str, weights: str) -> Decided | str:
     """A MatMul or Gemm; its weights may be either operand, only the second runs in int8."""
     axis = -1
     if node.op_type == "Gemm":
         axis = 0 if attribute(node, "transB", 0) else 1
-    right = _weight(node, 1, axis)
+    right = weight(node, 1, axis)
     if isinstance(right, str):
-        left = _weight(node, 0, -2) if node.op_type == "MatMul" else right
-        return right if isinstance(left, str) else _stored(node, [left], _STORED)
-    reason = _STORED if acts == "fp32" else _why_not_dynamic(node, right)
+        left = weight(node, 0, -2) if node.op_type == "MatMul" else right
+        return right if isinstance(left, str) else stored(node, [left], STORED)
+    reason = STORED if acts == "fp32" else _why_not_dynamic(node, right)
     if reason:
-        return _stored(node, [right], reason)
-    return OpDecision(str(node.name), node.op_type, "dynamic-int8"), (right,)
+        return stored(node, [right], reason)
+    name, op_type = str(node.name), node.op_type
+    if weights == "int8":
+        return OpDecision(name, op_type, "dynamic-int8"), (right,)
+    depth = right.array.shape[1 - (right.axis or 0)]
+    if weights == "int4":
+        return OpDecision(name, op_type, "dynamic-int4"), (replace(right, dtype="int4"),)
+    if depth % BLOCK:
+        reason = f"its {depth} inputs are no multiple of {BLOCK}: weights are int8"
+        return OpDecision(name, op_type, "dynamic-int8", reason), (right,)
+    blocked = replace(right, dtype="int4", block=BLOCK)
+    return OpDecision(name, op_type, "dynamic-int4"), (blocked,)
 
 
-def _why_not_dynamic(node: onnx_ir.Node, weight: Weight) -> str:
+def _why_not_dynamic(node: onnx_ir.Node, right: Weight) -> str:
     """Why this layer cannot multiply integers, or nothing."""
     for name, wanted in (("transA", 0), ("alpha", 1.0), ("beta", 1.0)):
         value = attribute(node, name, wanted)
         if value != wanted:
-            return f"`{node.op_type}` has {name}={value:g}, not fused: {_STORED}"
-    if weight.array.ndim != 2:
-        return f"its weights have {weight.array.ndim} dimensions, not 2: {_STORED}"
-    depth = weight.array.size // weight.array.shape[weight.axis or 0]
+            return f"`{node.op_type}` has {name}={value:g}, not fused: {STORED}"
+    if right.array.ndim != 2:
+        return f"its weights have {right.array.ndim} dimensions, not 2: {STORED}"
+    depth = right.array.size // right.array.shape[right.axis or 0]
     if depth * 255 * affine.WEIGHT_LIMIT > _SUM_LIMIT:
-        return f"sums of {depth} products might not fit int32: {_STORED}"
+        return f"sums of {depth} products might not fit int32: {STORED}"
     return ""
 
 
@@ -192,68 +187,9 @@ def _gather(node: onnx_ir.Node) -> Decided | None:
     """A Gather of rows of a table [V, ...] by indices that the model computes."""
     if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
         return None
-    table = _weight(node, 0, 0)
+    table = weight(node, 0, 0)
     if isinstance(table, str) or table.array.ndim < 2 or constant(node.inputs[1]) is not None:
         return None
     if candidates.crashes_in_body(node.outputs[0], lambda _: False):
         return None
     return OpDecision(str(node.name), node.op_type, "int8-weights", _TABLE), (table,)
-
-
-def _stored(node: onnx_ir.Node, weights: Sequence[Weight | str], reason: str) -> Decided | str:
-    found = tuple(weight for weight in weights if isinstance(weight, Weight))
-    if not found:
-        return next(weight for weight in weights if isinstance(weight, str))
-    return OpDecision(str(node.name), node.op_type, "int8-weights", reason), found
-
-
-def _weight(node: onnx_ir.Node, at: int, axis: int) -> Weight | str:
-    """Input `at` as float32 weights with a scale along `axis`, or why it stays as it is."""
-    value = node.inputs[at] if at < len(node.inputs) else None
-    array = constant(value)
-    if value is None or array is None:
-        return "its weights are not constant"
-    if dtype_of(value) != "float32":
-        return f"its weights are {dtype_of(value)}"
-    if array.size < LEAST_VALUES:
-        return f"its weights have less than {LEAST_VALUES} values"
-    return Weight(str(value.name), array, axis % array.ndim if array.ndim > 1 else None)
-
-
-class _Encoder:
-    """Adds the encodings of weights to those of a base plan."""
-
-    def __init__(self, encodings: dict[str, Encoding], pair_safe: bool) -> None:
-        self.encodings = encodings
-        self._pair_safe = pair_safe
-        self._raised = self._columns = 0
-
-    def put(self, node: str, weight: Weight, *, dynamic: bool) -> None:
-        """Under the tensor's name; if another reader has it with other numbers, under this node."""
-        scale = self._scale(weight, dynamic)
-        numbers = tuple(float(item) for item in scale)
-        zeros = (0,) * scale.size
-        encoding = Encoding("int8", numbers, zeros, weight.axis, True, "weights")
-        held = self.encodings.setdefault(weight.tensor, encoding)
-        if held != encoding:
-            self.encodings[reader_key(weight.tensor, node)] = encoding
-
-    def notes(self) -> list[str]:
-        if not self._raised:
-            return []
-        return [
-            f"{self._raised} of {self._columns} columns of dynamic int8 weights have a coarser"
-            " scale so that no pair of weights saturates x86 kernels"
-        ]
-
-    def _scale(self, weight: Weight, dynamic: bool) -> NDArray[np.float32]:
-        """max |w| / 127 of each channel, raised where a pair of a row along K could saturate."""
-        array, axis = weight.array, weight.axis
-        others = tuple(at for at in range(array.ndim) if at != axis)
-        scale = np.atleast_1d(affine.symmetric_scale(np.abs(array).max(axis=others)))
-        if dynamic and self._pair_safe:
-            safe = pair_safe_scale(array if axis == 0 else array.T, scale)
-            self._columns += scale.size
-            self._raised += int(np.count_nonzero(safe > scale))
-            return safe
-        return scale

@@ -47,15 +47,19 @@ class Held:
 
     With a `scale` (> 0, one for the whole tensor) the tensor's values are codes on a grid:
     value = (code - zero_point) * scale. `fetch` is then an integer tensor, or those values.
+    `channels_last`: the file has the channels as the last axis, and the float graph as the second.
     """
 
     name: str
     fetch: str
     scale: float | None = None
     zero_point: int = 0
+    channels_last: bool = False
 
     def values(self, array: NDArray[Any]) -> NDArray[Any]:
         """`array` as fetched, integers of known scale as float32: what DequantizeLinear makes."""
+        if self.channels_last:
+            array = np.moveaxis(array, -1, 1)
         if self.scale is None or array.dtype.kind not in "iu":
             return array
         return (array.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(

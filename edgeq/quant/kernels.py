@@ -34,7 +34,8 @@ class Kernels:
     `fixed_outputs` holds scale and zero point of outputs whose range is known; no clamp folds into
     the ops of `unclampable`. `held` are kinds (`edgeq.quant.kinds`) that have a kernel which is not
     used unless the target's policy has a ratio for it; `kept_float` says why a type has none.
-    `reorders`: it changes the layout of tensors between int8 and float.
+    `reorders`: it changes the layout of tensors between int8 and float. `dynamic_conv` says what a
+    Conv costs that quantizes what it reads while the model runs.
     """
 
     engine: str
@@ -48,6 +49,7 @@ class Kernels:
     reorders: bool
     conv_dimensions: tuple[int, ...]
     matrix_weights_only: bool
+    dynamic_conv: str
     unclampable: tuple[str, ...]
     checks: Mapping[str, Check]
     kept_float: Mapping[str, str]
@@ -101,6 +103,7 @@ ONNXRUNTIME = Kernels(
     reorders=True,
     conv_dimensions=(1, 2, 3),
     matrix_weights_only=False,
+    dynamic_conv="ONNX Runtime's `ConvInteger` takes 8 times as long as its float `Conv`",
     unclampable=("Sigmoid",),
     checks=MappingProxyType(
         {
@@ -133,7 +136,8 @@ LITERT = Kernels(
     engine="LiteRT",
     heavy=("Conv", "ConvTranspose", "Gemm", "MatMul"),
     joiners=(
-        *("Add", "Sub", "Mul", "Concat", "Max", "Min", "GlobalAveragePool", "ReduceMean"),
+        *("Add", "Sub", "Mul", "Concat", "Max", "Min", "GlobalAveragePool"),
+        *("ReduceMean", "ReduceSum"),
         *("Softmax", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Gelu", "Abs"),
         *_LITERT_PICKS,
     ),
@@ -145,6 +149,7 @@ LITERT = Kernels(
     reorders=False,
     conv_dimensions=(1, 2),
     matrix_weights_only=True,
+    dynamic_conv="LiteRT's hybrid `Conv` takes twice as long as its float one",
     unclampable=("Sigmoid", "Softmax", "Tanh"),
     checks=MappingProxyType(
         {
@@ -155,6 +160,7 @@ LITERT = Kernels(
             "Pad": checks.litert_pad,
             "Softmax": checks.litert_softmax,
             "ReduceMean": checks.litert_axes,
+            "ReduceSum": checks.litert_axes,
             "ReduceMax": checks.litert_axes,
             "ReduceMin": checks.litert_axes,
             "Expand": checks.litert_axes,
@@ -168,9 +174,8 @@ LITERT = Kernels(
             **_without(
                 "LiteRT",
                 (
-                    *("Div", "Erf", "HardSigmoid", "InstanceNormalization", "LayerNormalization"),
-                    *("GroupNormalization", "LpNormalization", "LRN", "Mean", "Mish", "Pow"),
-                    *("Selu", "Softplus", "LogSoftmax"),
+                    *("Erf", "GroupNormalization", "HardSigmoid", "InstanceNormalization"),
+                    *("LayerNormalization", "LRN", "Mean", "Mish", "Pow", "Selu", "Softplus"),
                 ),
             ),
             "BatchNormalization": _ALONE,

@@ -10,23 +10,41 @@ from typing import Any
 
 from edgeq.errors import EdgeqError
 
-DTYPES = {"int8": (-128, 127), "int32": (-(2**31), 2**31 - 1), "float16": (0, 0)}
-"""Types an encoding may have, with the zero points each allows; float16 is rounded, not scaled."""
+DTYPES = {
+    "int8": (-128, 127),
+    "int4": (0, 0),
+    "int32": (-(2**31), 2**31 - 1),
+    "float16": (0, 0),
+}
+"""Types an encoding may have, with the zero points each allows; int4 is symmetric, float16 is
+rounded, not scaled."""
 
 _LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 
-PRECISIONS = ("int8", "dynamic-int8", "int8-weights", "fp16-weights", "float32", "other")
-"""How an op may run. "int8": static. "dynamic-int8": int8 weights, its input quantized at run time.
-"int8-weights", "fp16-weights": so stored, computed in float. "other": no float tensor (shapes,
-masks, text)."""
+PRECISIONS = (
+    "int8",
+    "dynamic-int8",
+    "dynamic-int4",
+    "int8-weights",
+    "fp16-weights",
+    "float32",
+    "other",
+)
+"""How an op may run. "int8": static. "dynamic-int8", "dynamic-int4": weights of so many bits, its
+input quantized to int8 at run time. "int8-weights", "fp16-weights": so stored, computed in float.
+"other": no float tensor (shapes, masks, text)."""
+
+DYNAMIC = ("dynamic-int8", "dynamic-int4")
+"""Precisions that quantize an op's input while the model runs."""
 
 
 @dataclass(frozen=True)
 class Encoding:
     """value = (code - zero_point[c]) * scale[c]; one c, or one along `axis`.
 
-    Scales are positive, finite and exact in float32; float16 has scale 1 and zero point 0.
-    `origin` says where the range came from.
+    With a `block` (int4 matrices only) each row along `axis` has a scale for every `block` of its
+    elements; the scales of a row follow each other. Scales are positive, finite and exact in
+    float32; float16 has scale 1 and zero point 0. `origin` says where the range came from.
     """
 
     dtype: str
@@ -35,8 +53,10 @@ class Encoding:
     axis: int | None = None
     symmetric: bool = False
     origin: str = ""
+    block: int | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data; `block` is only in it where there is one."""
         zero_point: Any = list(self.zero_point)
         if len(set(self.zero_point)) == 1:
             zero_point = self.zero_point[0]
@@ -47,6 +67,7 @@ class Encoding:
             "axis": self.axis,
             "symmetric": self.symmetric,
             "origin": self.origin,
+            **({} if self.block is None else {"block": self.block}),
         }
 
 
@@ -97,7 +118,7 @@ class QuantPlan:
     @property
     def computes_int8(self) -> bool:
         """Whether any op multiplies or adds integers, whenever they were made."""
-        return any(op.precision in ("int8", "dynamic-int8") for op in self.ops.values())
+        return any(op.precision in ("int8", *DYNAMIC) for op in self.ops.values())
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Ops per precision and type, types sorted: {"int8": {"Conv": 4}, "float32": {}, ...}."""
@@ -168,7 +189,9 @@ def _tensor_text(encoding: Encoding | None) -> str:
     if len(encoding.scale) == 1:
         return f"{encoding.dtype} scale {encoding.scale[0]:.9g} zero {encoding.zero_point[0]}"
     low, high = min(encoding.scale), max(encoding.scale)
-    return f"{encoding.dtype} x{len(encoding.scale)} on axis {encoding.axis} {low:.9g}..{high:.9g}"
+    blocks = f" in blocks of {encoding.block}" if encoding.block else ""
+    many = f"{encoding.dtype} x{len(encoding.scale)} on axis {encoding.axis}{blocks}"
+    return f"{many} {low:.9g}..{high:.9g}"
 
 
 def _bad(what: str) -> EdgeqError:
@@ -204,7 +227,8 @@ def _integer(value: Any, where: str) -> int:
 
 def _read_encoding(value: Any, where: str) -> Encoding:
     keys = {"dtype", "scale", "zero_point", "axis", "symmetric", "origin"}
-    table = _table(value, where, keys)
+    has_block = isinstance(value, dict) and "block" in value
+    table = _table(value, where, keys | {"block"} if has_block else keys)
     dtype = table["dtype"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _bad(f"{where} has dtype {json.dumps(dtype, default=str)}")
@@ -222,7 +246,15 @@ def _read_encoding(value: Any, where: str) -> Encoding:
     if not scale or len(scale) != len(zero_point) or (axis is None and len(scale) != 1):
         raise _bad(f"{where} has {len(scale)} scales and {len(zero_point)} zero points")
     origin = _text(table["origin"], f"{where}: origin")
-    return Encoding(dtype, scale, zero_point, axis, table["symmetric"], origin)
+    block = _block(table["block"], dtype, axis, where) if has_block else None
+    return Encoding(dtype, scale, zero_point, axis, table["symmetric"], origin, block)
+
+
+def _block(value: Any, dtype: str, axis: int | None, where: str) -> int:
+    block = _integer(value, f"{where}: block")
+    if dtype != "int4" or axis not in (0, 1) or not 16 <= block <= 256 or block & (block - 1):
+        raise _bad(f"{where} has blocks of {block} of {dtype} on axis {axis}")
+    return block
 
 
 def _scale(value: Any, where: str) -> float:

@@ -14,6 +14,7 @@ from edgeq.quant.calibrate import Statistics
 from edgeq.quant.draft import Draft, Join
 from edgeq.quant.plan import Encoding, QuantPlan
 from edgeq.quant.ranges import Range
+from edgeq.quant.stored import Encoder, recurrent
 from edgeq.quant.weights import WeightEncoder
 
 TIE_RATIO = 2.0
@@ -47,10 +48,23 @@ def quantize(
         encoder.add_layer(layer)
     for operand in draft.constants:
         encoder.add_operand(operand.tensor, operand.node)
+    stored = _stored(graph, draft)
     notes = (*_never_seen(draft, statistics), *encoder.notes())
-    if not encodings:
+    if not encodings and not stored:
         notes = ("no op of this model can run in int8: all of it stays float", *notes)
-    return QuantPlan({**encodings, **encoder.encodings}, draft.ops, notes)
+    return QuantPlan({**encodings, **encoder.encodings, **stored}, draft.ops, notes)
+
+
+def _stored(graph: Graph, draft: Draft) -> dict[str, Encoding]:
+    """Encodings of the weights that recurrent ops have in int8 and compute with in float."""
+    encoder = Encoder({})
+    for node in graph.nodes():
+        decision = draft.ops.get(str(node.name))
+        if decision is None or decision.precision != "int8-weights":
+            continue
+        for weight in (recurrent(node) or (decision, ()))[1]:
+            encoder.put(str(node.name), weight)
+    return encoder.encodings
 
 
 def _arrays(graph: Graph, draft: Draft) -> dict[str, NDArray[Any]]:

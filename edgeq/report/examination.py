@@ -47,6 +47,43 @@ def model_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
     )
 
 
+def tflite_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
+    """The sections of a TFLite file's document (see `edgeq.api.tflite_file`)."""
+    model, file = data["model"], data["tflite"]
+    tensors = {row["name"]: row for row in file["tensors"]}
+    quantized = [row for row in file["tensors"] if row["quantization"] is not None]
+    sections: tuple[tuple[str, Rows], ...] = (
+        (
+            "Model",
+            (
+                ("file", model["name"]),
+                ("format", f"TFLite, {_made_for_text(file)}"),
+                ("size", megabytes(model["size_bytes"])),
+                ("parameters", f"{model['parameters']:,}"),
+                ("quantized", f"{len(quantized)} of {len(tensors)} tensors"),
+                ("sha256", model["sha256"]),
+            ),
+        ),
+        ("Inputs", tensor_rows(data["inputs"])),
+        ("Outputs", tensor_rows(data["outputs"])),
+        ("Operators", tuple((op, str(n)) for op, n in data["ops"].items())),
+        ("Weights", tuple((dtype, megabytes(n)) for dtype, n in data["weight_bytes"].items())),
+        ("Signatures", tuple(_signature_row(row) for row in file["signatures"])),
+        ("Metadata", tuple((name, "") for name in file["metadata"])),
+    )
+    return tuple((title, rows) for title, rows in sections if rows)
+
+
+def _made_for_text(file: Mapping[str, Any]) -> str:
+    if file["min_runtime"] is None:
+        return "for any runtime, it says"
+    return f"for runtime {file['min_runtime']} or newer"
+
+
+def _signature_row(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["key"], f"{', '.join(row['inputs'])} -> {', '.join(row['outputs'])}"
+
+
 def bundle_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:
     """The sections of a bundle's document (see `edgeq.api.examine`)."""
     engine, cpu = data["engine"], data["cpu"]

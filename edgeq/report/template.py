@@ -131,7 +131,7 @@ def _output(facts: Facts) -> Iterator[str]:
     yield "# The format of the model in it: onnx; ort, which is tied to one platform and engine; or"
     yield "# tflite. Without it, what the engine reads."
     yield '#format = "onnx"'
-    yield "# The engine that runs it: ort or litert; auto builds for both and keeps one by measuring."
+    yield "# The engine that runs it: ort or litert; auto builds for both, measures, and keeps one."
     yield '#engine = "litert"'
     yield "# Of a tflite model: int8 inputs and outputs, and images with their channels last."
     yield '#io = "int8"'

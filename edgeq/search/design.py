@@ -117,6 +117,8 @@ class Designer:
         """The best of the range methods: the simplest, unless another gains `MARGIN_DB`."""
         if self.options.method != AUTO:
             methods = (self.options.method,)
+        elif not drafted.observe:
+            methods = CHOICES[:1]
         best: Design | None = None
         for method in methods or CHOICES:
             safe = self.options.pair_safe
@@ -174,8 +176,8 @@ class Designer:
 
 
 def has_int8(drafted: Draft) -> bool:
-    """Whether any op of the draft runs in int8."""
-    return any(op.precision == "int8" for op in drafted.ops.values())
+    """Whether any op of the draft runs in int8, or has its weights in it."""
+    return any(op.precision in ("int8", "int8-weights") for op in drafted.ops.values())
 
 
 def text(score: Score) -> str:

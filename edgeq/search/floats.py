@@ -73,6 +73,8 @@ def without_fragile(designer: Designer, best: Design) -> Design | str:
 def say_worst(designer: Designer, best: Design) -> None:
     """Tell which tensors and weights of `best` lose most alone: why its score is no higher."""
     suspects = _suspects(best)
+    if not suspects:
+        return
     trials, count = designer.trials, min(SAMPLES, len(designer.trials.samples))
     with designer.lab.switched(best.graph, [suspect.group for suspect in suspects]) as model:
         found = sensitivity.worst(

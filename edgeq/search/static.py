@@ -90,7 +90,10 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         best = transforms.corrected(designer, best)
     drifted = drift(lab, begun.graph, best.graph, best.plan, samples)
     if drifted:
-        return _left_float(designer, begun, best, drifted)
+        steady = _without_recurrent(designer, best, drifted)
+        if steady is None or drift(lab, begun.graph, steady.graph, steady.plan, samples):
+            return _left_float(designer, begun, best, drifted)
+        best = steady
     if best.score.total < ENOUGH_DB:
         floats.say_worst(designer, best)
     return Found(
@@ -151,6 +154,18 @@ def drift(
         f"with `{found[0].output}` fed back as `{found[0].input}` over {loop.frames} samples, "
         f"{loop.agreement:.1%} of decisions are float's, {loop.sqnr_db:.1f} dB"
     )
+
+
+def _without_recurrent(designer: Designer, best: Design, reason: str) -> Design | None:
+    """`best` with the weights of recurrent ops in float; None where there are none in int8."""
+    stored = {name: reason for name, op in best.draft.ops.items() if op.precision == "int8-weights"}
+    if not stored:
+        return None
+    nodes = {**best.floats.nodes, **stored}
+    after = designer.redesigned("states", best, Floats(best.floats.tensors, nodes))
+    if after is not None:
+        designer.journal.decided(f"weights of {len(stored)} recurrent ops in float", reason)
+    return after
 
 
 def _left_float(designer: Designer, begun: Start, best: Design, reason: str) -> Found:

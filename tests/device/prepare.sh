@@ -6,11 +6,11 @@
 # FOLDER/arm64: the root file system of a board, with the engines' wheels of this environment.
 # FOLDER/board.img: the same as a disk; FOLDER/kernel: Debian's kernel for it and five modules.
 # FOLDER/vela: Arm's compiler for its accelerators, in an environment of its own.
-# Needs root (or sudo) for Debian's packages. $PYTHON: the environment's Python.
+# Needs root for Debian's packages and for unpacking them. $PYTHON: the environment's Python.
 set -eu
 folder=${1:?usage: prepare.sh FOLDER} here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
-vela='ethos-u-vela==4.4.1'
+vela='ethos-u-vela==5.2.0'
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 
@@ -24,11 +24,9 @@ need mke2fs e2fsprogs
 need cpio cpio
 need depmod kmod
 if [ -n "$packages" ]; then
-    root=
-    [ "$(id -u)" = 0 ] || root=sudo
-    $root apt-get update -qq
+    apt-get update -qq
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         $packages >/dev/null
 fi
 
@@ -40,6 +38,15 @@ if [ ! -d "$folder/arm64" ] || [ "$(cat "$folder/made" 2>/dev/null)" != "$made" 
     # shellcheck disable=SC2086
     PYTHON=$python sh "$here/../../edgeq/devices/make_rootfs.sh" "$folder/arm64" $wheels
     printf '%s\n' "$made" >"$folder/made"
+fi
+
+if [ ! -x "$folder/vela/bin/vela" ]; then
+    rm -rf "$folder/vela"
+    "$python" -m venv "$folder/vela"
+    "$folder/vela/bin/pip" install --quiet --disable-pip-version-check "$vela" || {
+        rm -rf "$folder/vela"
+        exit 1
+    }
 fi
 
 if [ ! -e "$folder/board.img" ]; then

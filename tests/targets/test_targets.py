@@ -73,9 +73,9 @@ def test_the_benches_that_are_quoted_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", targets.names())
 def test_no_row_is_said_twice(name: str) -> None:
-    (engine,) = targets.load(name).engines
-    rows = [(row.operation, row.encoding) for row in engine.policy]
-    assert len(rows) == len(set(rows))
+    for engine in targets.load(name).engines:
+        rows = [(row.operation, row.encoding) for row in engine.policy]
+        assert len(rows) == len(set(rows))
 
 
 @pytest.mark.shared
@@ -118,6 +118,22 @@ def test_what_the_quantizer_and_the_writer_ask(
     engine = target.engine("onnxruntime")
     assert (engine.activation_dtype, engine.pair_safe) == (dtype, pair_safe)
     assert target.required_features == required
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_target_has_litert_second_with_kernels_that_never_saturate(name: str) -> None:
+    target = targets.load(name)
+    assert [engine.name for engine in target.engines] == ["onnxruntime", "litert"]
+    litert = target.engine("litert")
+    assert (litert.activation_dtype, litert.pair_safe) == ("int8", False)
+    assert litert.refusal("2.0.2") == "litert 2.0.2 is older than 2.1.0"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float16_is_computed_where_the_cores_can_and_the_engine_does(name: str) -> None:
+    target = targets.load(name)
+    assert target.fp16_computes("litert") == ("float16" if name == "rpi5" else "float32")
+    assert target.fp16_computes("onnxruntime") == "float32"
 
 
 def test_unknown_is_a_word_and_not_a_number() -> None:

@@ -15,6 +15,7 @@ import pytest
 from edgeq.ir import Graph, check
 from edgeq.quant.calibrate import calibrate
 from edgeq.quant.draft import draft
+from edgeq.quant.kernels import ONNXRUNTIME, Kernels
 from edgeq.quant.plan import QuantPlan
 from edgeq.quant.quantize import quantize
 from edgeq_converters.read.ort_optimized import Coverage, coverage
@@ -93,8 +94,9 @@ def make_quantized(
     samples: Sequence[Feeds] | None = None,
     method: str = "minmax",
     float_nodes: Mapping[str, str] = MappingProxyType({}),
+    kernels: Kernels = ONNXRUNTIME,
 ) -> Quantized:
-    made = draft(graph, float_nodes=float_nodes)
+    made = draft(graph, float_nodes=float_nodes, kernels=kernels)
     executor = FloatExecutor(graph, made.observe)
     statistics = calibrate(executor, samples or random_samples(graph, 4), made.observe)
     plan = quantize(graph, made, statistics, method=method, pair_safe=pair_safe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edgeq.errors import EdgeqError
@@ -26,10 +26,11 @@ _HINTS: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class Findings:
-    """Problems of one file: `add` them, then `raise_any` once."""
+    """Problems of one file: `add` them, then `raise_any` once. `hints` replaces those of ONNX."""
 
     file: str
     problems: list[tuple[str, str]] = field(default_factory=list)
+    hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, slug: str, text: str) -> None:
         """One problem; the same one twice is kept once."""
@@ -46,7 +47,9 @@ class Findings:
         texts = [text for _, text in ranked[:_LISTED]]
         if len(ranked) > _LISTED:
             texts.append(f"and {len(ranked) - _LISTED} more")
-        raise EdgeqError(slug, f"{self.file}: " + "; ".join(texts), *_HINTS[slug])
+        raise EdgeqError(
+            slug, f"{self.file}: " + "; ".join(texts), *self.hints.get(slug, _HINTS[slug])
+        )
 
 
 def quote(name: str) -> str:

@@ -80,6 +80,18 @@ SLUGS: dict[str, Slug] = {
         "[damaged-bundle]",
         fix="Copy the bundle again, or build it again.",
     ),
+    "damaged-model": Slug(
+        cause="The bytes of the file contradict themselves: cut short, overwritten, or badly made.",
+        example="tensor 3 `w`, float32 [4, 4], needs 64 bytes and has 40 [damaged-model]",
+        fix="Fetch or export the file again and compare its size or digest.",
+    ),
+    "engine-cannot": Slug(
+        cause="The engine would load the model and compute it wrongly, or die: seen when each kind"
+        " of model was measured with it.",
+        example="tflite-runtime 2.14.0 cannot run dynamic int8 (FULLY_CONNECTED, operator 0): it "
+        "gives wrong values without an error [engine-cannot]",
+        fix="Run it with LiteRT, or build the model in another form: --int8 with calibration data.",
+    ),
     "engine-crashed": Slug(
         cause="The engine died on this model instead of refusing it: a damaged or hostile file, or "
         "an engine built for another processor.",
@@ -92,6 +104,11 @@ SLUGS: dict[str, Slug] = {
         example="onnxruntime 1.31.1 failed: Non-zero status code returned while running Reshape "
         "node [engine-failed]",
         fix="Check the values of the inputs, or try another version of the engine.",
+    ),
+    "engine-needs-numpy1": Slug(
+        cause="tflite-runtime was compiled for numpy 1 and dies with numpy 2.",
+        example="tflite-runtime is made for numpy 1, and this is numpy 2.4.6 [engine-needs-numpy1]",
+        fix='pip install "numpy<2", best in an environment of its own.',
     ),
     "engine-refused": Slug(
         cause="The engine does not accept the model.",
@@ -126,6 +143,11 @@ SLUGS: dict[str, Slug] = {
         example="engine `onnxruntime` is not installed [missing-engine]",
         fix='pip install "edgeq-runtime[onnxruntime]"',
     ),
+    "model-too-large": Slug(
+        cause="The model has more tables, elements or bytes in a tensor than are read.",
+        example="tensor 3 `w`, float32 [65536, 65536, 16], is beyond 64 GB [model-too-large]",
+        fix="Export a smaller model; a file this large is most likely damaged.",
+    ),
     "no-golden-vectors": Slug(
         cause="The bundle holds no golden vectors, so there is nothing to verify it with.",
         example="the bundle holds no golden vectors, so nothing can be compared "
@@ -154,6 +176,16 @@ SLUGS: dict[str, Slug] = {
         cause="No engine of this name is known.",
         example="there is no engine `onnxruntme` [unknown-engine]",
         fix="Use one of the names that the hint lists.",
+    ),
+    "unsupported-op": Slug(
+        cause="The model uses an operator that this version does not know.",
+        example="operator number 250 is not known [unsupported-op]",
+        fix="Update edgeq-runtime, or export the model with an older converter.",
+    ),
+    "unsupported-type": Slug(
+        cause="A tensor is sparse, a variant, in another file, or of a type that is not known.",
+        example="tensor 3 `w` is sparse or a variant [unsupported-type]",
+        fix="Export the model with plain tensors of numbers, in one file.",
     ),
     "wrong-platform": Slug(
         cause="An .ort file was optimized for another kind of processor.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,17 @@ def channels_first(rank: int) -> Perm:
     return (0, rank - 1, *range(1, rank - 1))
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A convolution between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND: one with dilations `block`,
+    from the tensor `source` to `result`."""
+
+    source: int
+    result: int
+    block: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+
+
 class Reading:
     """One walk over the operators of a subgraph.
 
@@ -58,6 +70,8 @@ class Reading:
         self.forms: dict[int, dict[Perm, onnx_ir.Value]] = {}
         self.arrays: dict[int, Array] = {}
         self.lazy: dict[int, Callable[[], None]] = {}
+        self.padded: dict[int, tuple[int, tuple[tuple[int, int], ...]]] = {}
+        self.dilated: dict[int, Apart] = {}
         self.makers: dict[int, Operator] = {}
         self.weight_only: dict[int, int] = {}
         self.restored: set[int] = set()
@@ -70,6 +84,11 @@ class Reading:
         self._constants: dict[tuple[Any, ...], onnx_ir.Value] = {}
         self._count = 0
         self._about = ""
+        self.outputs = set(subgraph.outputs)
+        self.readers: dict[int, list[Operator]] = {}
+        for op in subgraph.operators:
+            for index in dict.fromkeys(op.inputs):
+                self.readers.setdefault(index, []).append(op)
         for index in subgraph.inputs:
             self._add_input(index)
 
@@ -172,6 +191,29 @@ class Reading:
                     return value
         return self.value(index)
 
+    def known(self, index: int) -> Iterable[tuple[Perm, onnx_ir.Value]]:
+        """The forms there are."""
+        return tuple(self._known(index).items())
+
+    def is_output(self, index: int) -> bool:
+        """Whether the tensor is an output of the model."""
+        return index in self.outputs
+
+    def sole_reader(self, index: int) -> Operator | None:
+        """The one operator that reads the tensor, if nothing else does."""
+        readers = self.readers.get(index, [])
+        return readers[0] if len(readers) == 1 and index not in self.outputs else None
+
+    def later(self, op: Operator, make: Callable[[], None]) -> None:
+        """Leave an operator until its result is asked for, which may be never."""
+
+        def run() -> None:
+            about, self._about = self._about, self._name_of(op)
+            make()
+            self._about = about
+
+        self.lazy[op.outputs[0]] = run
+
     def _known(self, index: int) -> dict[Perm, onnx_ir.Value]:
         if index in self.lazy:
             self.lazy.pop(index)()
@@ -271,9 +313,7 @@ class Reading:
 
     # -- nodes ------------------------------------------------------------------------------------
 
-    def emit(
-        self, op_type: str, *inputs: onnx_ir.Value | None, **attributes: Any
-    ) -> onnx_ir.Value:
+    def emit(self, op_type: str, *inputs: onnx_ir.Value | None, **attributes: Any) -> onnx_ir.Value:
         """A node of one output; computed at once where all it reads is constant."""
         return self.emit_many(op_type, 1, *inputs, **attributes)[0]
 
@@ -384,7 +424,7 @@ class Reading:
     def int8_able(self, value: onnx_ir.Value) -> bool:
         """Whether the node that makes `value`, its clamp aside, reads and makes only codes."""
         node = value.producer()
-        if node is None or value is not node.outputs[0] and node.op_type != "Split":
+        if node is None or (value is not node.outputs[0] and node.op_type != "Split"):
             return False
         if node in self.hosts:
             source = node.inputs[0]
@@ -392,6 +432,41 @@ class Reading:
         if node.op_type in rules.CLAMPS:
             return node.inputs[0] in self.encodings
         return all(operand in self.encodings for operand in candidates.operands(node))
+
+    def on_scale_of(self, index: int, value: onnx_ir.Value) -> onnx_ir.Value:
+        """`value`, rounded to the scale of the tensor `index`, whose elements it holds."""
+        encoding = self.encoding(index)
+        return value if encoding is None else self._on_grid(value, encoding)
+
+    def weighted(self, made: onnx_ir.Value, source: int, weight: int, precision: str) -> None:
+        """Say how a node runs that reads floats, and weights that are codes in the file.
+
+        Weights behind a DEQUANTIZE are only stored as codes.
+        """
+        node = made.producer()
+        held = node.inputs[1] if node is not None and node.op_type != "Gather" else None
+        held = node.inputs[0] if node is not None and node.op_type == "Gather" else held
+        encoding = None if held is None else self.encodings.get(held)
+        if node is None or held is None or encoding is None:
+            return
+        if source >= 0 and self.encoding(source) is not None and weight not in self.weight_only:
+            return
+        if not encoding.symmetric or (self.rank(weight) > 2 and node.op_type == "MatMul"):
+            del self.encodings[held]
+            self.note("some int8 weights of float operators are read as floats")
+            return
+        if weight in self.weight_only and precision == "dynamic-int8":
+            precision = "int8-weights"
+        self.precisions[node] = precision
+
+    def target(self, index: int, source: int) -> onnx_ir.Value:
+        """The shape of the tensor `index` for a Reshape of `source`; a free batch is copied."""
+        sizes = list(self.shape(index))
+        if source in self.batched:
+            if not sizes or sizes[0] != 1 or self.shape(source)[:1] != (1,):
+                raise NotPerSample("makes the batch part of another axis")
+            sizes[0] = 0
+        return self.const(np.array(sizes, np.int64), "shape")
 
     def _on_grid(self, value: onnx_ir.Value, encoding: Encoding) -> onnx_ir.Value:
         """`value`, made by an int8 node: by its own, or by one that does nothing but round."""
@@ -415,11 +490,14 @@ class Reading:
 
     def about(self, op: Operator) -> None:
         """Name what comes next after the first result of `op`, and let its batch through."""
-        self._about = (self.tensors[op.outputs[0]].name if op.outputs else "") or INTERNAL
+        self._about = self._name_of(op)
         for index in op.outputs:
             self.makers[index] = op
         if any(index in self.batched for index in op.inputs):
             self.batched.update(op.outputs)
+
+    def _name_of(self, op: Operator) -> str:
+        return (self.tensors[op.outputs[0]].name if op.outputs else "") or INTERNAL
 
     def note(self, text: str) -> None:
         self.notes[text] = None

@@ -9,7 +9,7 @@ give it codes or floats as the plan says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,12 +194,14 @@ class Emitter:
             self._at[key] = self._converted(value, codes, layout, rank)
         return self._at[key]
 
-    def aligned(self, values: Sequence[onnx_ir.Value]) -> tuple[str, list[int]]:
+    def aligned(
+        self, values: Sequence[onnx_ir.Value], *, codes: bool | None = None
+    ) -> tuple[str, list[int]]:
         """Operands that broadcast, in one layout and at one rank where that is called for."""
         layout = self.layout(*values)
         rank = max(len(self.shape(value)) for value in values)
         pad = rank if layout == LAST else None
-        return layout, [self.take(value, layout, rank=pad) for value in values]
+        return layout, [self.take(value, layout, rank=pad, codes=codes) for value in values]
 
     def make(self, value: onnx_ir.Value, layout: str = AS_IS, *, codes: bool | None = None) -> int:
         """A new tensor for what the node at hand makes: codes where it runs in int8."""
@@ -225,11 +227,30 @@ class Emitter:
     def alias(self, value: onnx_ir.Value, at: int, layout: str = AS_IS) -> None:
         """Say that `value` is the tensor `at` already, read by this node as codes or as it is.
 
-        Not for two values of different encodings: see `moved`.
+        Not for two values of different encodings: see `pass_on`.
         """
         value = self.past_dropped(value)
         codes = self.file.dtype(at) == "int8" and dtype_of(value) == "float32"
         self._register(value, codes, layout, at)
+
+    def pass_on(self, at: int, value: onnx_ir.Value, layout: str = AS_IS) -> None:
+        """Let `value` hold what the tensor `at` does: itself, or with the codes of the plan."""
+        encoding = self.encoding(self.past_dropped(value)) if self.int8 else None
+        had = self.file.parameters(at)
+        if not had or (encoding is not None and _same(had, encoding)):
+            self.alias(value, at, layout)
+        else:
+            made = self.make(value, layout)
+            self.op("DEQUANTIZE" if encoding is None else "QUANTIZE", [at], [made])
+
+    def requantized(self, at: int, made: int) -> int:
+        """The codes of `at` at the scale and zero point of `made`."""
+        had, wanted = self.file.parameters(at), self.file.parameters(made)
+        if all(np.array_equal(had[key], wanted[key]) for key in ("scale", "zero_point")):
+            return at
+        part = self.temp(self.file.shape(at), like=made)
+        self.op("QUANTIZE", [at], [part])
+        return part
 
     def same_codes(self, one: onnx_ir.Value, other: onnx_ir.Value) -> bool:
         """Whether the node at hand may pass codes of `one` on as those of `other`."""
@@ -390,6 +411,15 @@ class Emitter:
         """Whether an int8 op makes `value`, or reads it as codes already."""
         return any(key[0] is value and key[1] for key in self._at)
 
+    def made_as_codes(self, value: onnx_ir.Value) -> bool:
+        """Whether nothing finer than the codes of `value` was ever there."""
+        home = self._home.get(value)
+        return home is not None and home[0]
+
+    def mark_done(self, node: onnx_ir.Node) -> None:
+        """Say that the node at hand does the work of `node` too."""
+        self._done.add(node)
+
     def made_in(self, layout: str) -> list[int]:
         """The tensors called like their values that are in `layout`."""
         return [
@@ -488,6 +518,14 @@ class Emitter:
 def _moves(layout: str, rank: int) -> bool:
     """Whether a tensor of `rank` axes is another one with its channels last."""
     return layout == LAST and rank > 2
+
+
+def _same(had: Mapping[str, Any], encoding: Encoding) -> bool:
+    """Whether the parameters of a tensor are those of an encoding."""
+    return bool(
+        np.array_equal(had["scale"], np.array(encoding.scale, np.float32))
+        and np.array_equal(had["zero_point"], np.array(encoding.zero_point))
+    )
 
 
 def _codes(array: Array, encoding: Encoding) -> Array:

@@ -74,7 +74,7 @@ OPTIONS = {
     **dict.fromkeys(
         (
             *("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "TANH", "LOGISTIC", "ELU", "PRELU"),
-            *("FLOOR", "CEIL", "ROUND", "SIN", "LOG", "SQRT", "RSQRT"),
+            *("FLOOR", "CEIL", "ROUND", "SIN", "LOG", "SQRT", "RSQRT", "EMBEDDING_LOOKUP"),
         ),
         "",
     ),

@@ -22,12 +22,39 @@ _INT8_2 = frozenset(
         *("LEAKY_RELU", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV", "ARG_MAX"),
         *("ARG_MIN", "TOPK_V2", "L2_NORMALIZATION", "EQUAL", "NOT_EQUAL", "GREATER", "LESS"),
         *("GREATER_EQUAL", "LESS_EQUAL", "PACK", "UNPACK", "SPACE_TO_BATCH_ND"),
-        *("BATCH_TO_SPACE_ND", "RELU_N1_TO_1", "REVERSE_V2", "MIRROR_PAD", "ABS", "SQRT"),
+        *("BATCH_TO_SPACE_ND", "MIRROR_PAD", "ABS", "EXP", "LOG", "GELU", "RSQRT"),
     }
 )
 """Operators whose int8 kernels came with version 2."""
 
 _INT64_4 = frozenset({"ADD", "SUB", "MUL"})
+_BY_TYPE = {
+    ("ABS", "int32"): 5,
+    ("ARG_MAX", "bool"): 3,
+    ("ARG_MIN", "bool"): 3,
+    ("CONCATENATION", "uint32"): 4,
+    ("EQUAL", "int16"): 4,
+    ("FILL", "bool"): 2,
+    ("FILL", "int16"): 3,
+    ("FILL", "int8"): 3,
+    ("FLOOR_DIV", "float32"): 2,
+    ("GATHER_ND", "bool"): 5,
+    ("GREATER_EQUAL", "int16"): 3,
+    ("LESS", "int16"): 3,
+    ("RANGE", "int64"): 2,
+    ("REVERSE_V2", "bool"): 2,
+    ("REVERSE_V2", "int8"): 3,
+    ("SPLIT", "int8"): 2,
+    ("SPLIT", "int32"): 3,
+    ("STRIDED_SLICE", "bool"): 3,
+    ("TILE", "int8"): 3,
+    ("TOPK_V2", "int16"): 3,
+    **{("WHERE", dtype): 2 for dtype in ("float32", "int32", "int64", "int8", "uint8")},
+    **{(code, "int16"): 4 for code in ("MAXIMUM", "MINIMUM", "SLICE", "SPLIT")},
+    **{(code, "uint32"): at for code, at in (("SLICE", 6), ("STRIDED_SLICE", 7), ("PACK", 4))},
+}
+"""Versions with which operators got kernels for other types."""
+
 _WIDE = {"TRANSPOSE": 4, "SLICE": 5, "STRIDED_SLICE": 4, "MAXIMUM": 4, "MINIMUM": 4, "SUB": 3}
 """Versions that broadcast or move more than four dimensions."""
 
@@ -37,6 +64,7 @@ def version(file: File, op: Op) -> int:
     code, inputs, outputs, options = op.code, op.inputs, op.outputs, op.options
     special = _SPECIAL.get(code)
     found = special(file, inputs, outputs, options) if special is not None else 1
+    found = max(found, _BY_TYPE.get((code, _data_type(file, code, inputs)), 1))
     types = [file.dtype(at) for at in inputs if at >= 0]
     first = types[0] if types else ""
     if code in _INT8_2 and first == "int8":
@@ -46,6 +74,12 @@ def version(file: File, op: Op) -> int:
     if code in _WIDE and inputs and max(len(file.shape(at)) for at in inputs if at >= 0) > 4:
         found = max(found, _WIDE[code])
     return found
+
+
+def _data_type(file: File, code: str, inputs: Sequence[int]) -> str:
+    """The type of what an operator works on: not of a SPLIT's axis or a FILL's sizes."""
+    at = 1 if code in ("SPLIT", "FILL") else 0
+    return file.dtype(inputs[at]) if len(inputs) > at and inputs[at] >= 0 else ""
 
 
 def _weights(file: File, inputs: Sequence[int]) -> tuple[str, str, bool]:
@@ -121,6 +155,24 @@ def _transpose_conv(file: File, inputs: Sequence[int], outputs: Sequence[int], o
     return 3 if len(inputs) > 3 and inputs[3] >= 0 else 1
 
 
+def _broadcast_to(file: File, inputs: Sequence[int], outputs: Sequence[int], options: Any) -> int:
+    return 3 if file.dtype(inputs[0]) in ("int8", "int16") else 2
+
+
+def _cast(file: File, inputs: Sequence[int], outputs: Sequence[int], options: Any) -> int:
+    types = {file.dtype(inputs[0]), file.dtype(outputs[0])}
+    for version, dtypes in ((5, ("float64", "float16")), (4, ("uint16",)), (3, ("int8",))):
+        if types & {*dtypes}:
+            return version
+    return 2 if "uint32" in types else 1
+
+
+def _embedding(file: File, inputs: Sequence[int], outputs: Sequence[int], options: Any) -> int:
+    if len(file.parameters(inputs[1]).get("scale", ())) > 1:
+        return 4
+    return 1 if file.dtype(inputs[1]) == file.dtype(outputs[0]) else 3
+
+
 def _lstm(file: File, inputs: Sequence[int], outputs: Sequence[int], options: Any) -> int:
     return 2 if file.dtype(inputs[2]) == "int8" else 1
 
@@ -138,6 +190,9 @@ _SPECIAL = {
     "DEQUANTIZE": _dequantize,
     "QUANTIZE": _quantize,
     "GATHER": _gather,
+    "BROADCAST_TO": _broadcast_to,
+    "CAST": _cast,
+    "EMBEDDING_LOOKUP": _embedding,
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,
     "TRANSPOSE_CONV": _transpose_conv,

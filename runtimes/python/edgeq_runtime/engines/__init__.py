@@ -9,8 +9,17 @@ from types import ModuleType
 from typing import Any
 
 from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.tflite import is_tflite
 
-ENGINES: dict[str, str] = {"onnxruntime": "edgeq_runtime.engines.onnxruntime"}
+ENGINES: dict[str, str] = {
+    "onnxruntime": "edgeq_runtime.engines.onnxruntime",
+    "litert": "edgeq_runtime.engines.litert",
+    "tflite-runtime": "edgeq_runtime.engines.tflite_runtime",
+}
+DISTRIBUTIONS: dict[str, str] = {"litert": "ai-edge-litert"}
+"""What is installed for an engine, where its name is another."""
+FALLBACKS: dict[str, str] = {"litert": "tflite-runtime"}
+"""What runs the files of an engine that is not installed, as far as it can."""
 KNOWN_BAD: tuple[tuple[str, str, str, str, str], ...] = (
     # (engine, version, architecture, on cpus without, what happens); asked before the import.
     # onnxruntime #23957, #24112: fine on a Cortex-A76, dead on a Cortex-A72.
@@ -33,10 +42,15 @@ def get(name: str) -> ModuleType:
         raise _missing(name, error) from error
 
 
+def for_model(data: bytes) -> str:
+    """The engine that a model file in memory is for, by its first bytes."""
+    return "litert" if is_tflite(data) else "onnxruntime"
+
+
 def installed_version(name: str) -> str | None:
     """Version of the engine's distribution, read without importing it (an import can crash)."""
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
     except importlib.metadata.PackageNotFoundError:
         return None
 

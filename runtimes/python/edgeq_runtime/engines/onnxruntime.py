@@ -19,9 +19,10 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edgeq_runtime.engines import protobuf
+from edgeq_runtime.engines.feeds import first_line, input_mistake, output_mistake
 from edgeq_runtime.errors import EdgeqError
 from edgeq_runtime.outside import folder_of
-from edgeq_runtime.tensors import TensorInfo, describe
+from edgeq_runtime.tensors import TensorInfo
 
 ENGINE = "onnxruntime"
 FORMATS = ("onnx", "ort")
@@ -104,11 +105,8 @@ class Session:
         self, feeds: dict[str, Any], wanted: Sequence[str], error: BaseException
     ) -> EdgeqError:
         """The user's mistake where there is one, else what the engine said."""
-        for name in wanted:
-            if name not in self._names:
-                known = ", ".join(f"`{row}`" for row in self._names)
-                return EdgeqError("bad-input", f"there is no output `{name}`", f"outputs: {known}")
-        return input_mistake(self.inputs, feeds) or EdgeqError(
+        known = output_mistake(self._names, wanted) or input_mistake(self.inputs, feeds)
+        return known or EdgeqError(
             "engine-failed", f"{ENGINE} {self.version} failed: {first_line(error)}"
         )
 
@@ -118,29 +116,6 @@ class _Closed:
 
     def run(self, *_: object) -> None:
         raise RuntimeError("the session is closed")
-
-
-def input_mistake(inputs: Sequence[TensorInfo], feeds: dict[str, Any]) -> EdgeqError | None:
-    """The first way in which `feeds` does not fit `inputs`, or None: name, got, wanted."""
-    known = ", ".join(f"`{info.name}`" for info in inputs)
-    names = [info.name for info in inputs]
-    for name in feeds:
-        if name not in names:
-            return EdgeqError("bad-input", f"there is no input `{name}`", f"inputs: {known}")
-    for info in inputs:
-        if info.name not in feeds:
-            return EdgeqError(
-                "bad-input", f"input `{info.name}` is missing, wanted {info.describe()}"
-            )
-        value = feeds[info.name]
-        if not isinstance(value, np.ndarray):
-            got = type(value).__name__
-        elif info.accepts(_dtype_name(value), value.shape):
-            continue
-        else:
-            got = describe(_dtype_name(value), value.shape)
-        return EdgeqError("bad-input", f"input `{info.name}`: got {got}, wanted {info.describe()}")
-    return None
 
 
 def open_session(
@@ -289,17 +264,7 @@ def _refused(error: BaseException) -> EdgeqError:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line that says something, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300].rstrip(".") if lines else type(error).__name__
-
-
 def _info(row: Any) -> TensorInfo:
     kind = str(row.type)
     dtype = _ONNX_TYPES.get(kind) or kind.replace("tensor(", "").replace(")", "")
     return TensorInfo(str(row.name), dtype, tuple(row.shape))
-
-
-def _dtype_name(value: Any) -> str:
-    return "object" if value.dtype.kind in "OUS" else str(value.dtype.name)

@@ -1,0 +1,301 @@
+"""TFLite models as sessions, for the two engines that read them: one code, two libraries.
+
+Both have the Python interface of the TensorFlow Lite interpreter. A file is read by our own
+verifier first, always: an interpreter trusts more of a file than it should.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgeq_runtime import tflite
+from edgeq_runtime.engines import capabilities, quiet
+from edgeq_runtime.engines.feeds import first_line, input_mistake, output_mistake
+from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.flatbuffer import damaged
+from edgeq_runtime.tensors import Dimension, TensorInfo
+
+FORMATS = ("tflite",)
+BATCH = "batch"
+"""The name of a leading size that is free."""
+NOTES = "edgeq"
+"""The metadata entry of the files that edgeq writes."""
+SIGNATURE = "serving_default"
+MOST_THREADS = 4
+RESOLVERS: Mapping[str, str] = {
+    "auto": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+"""Which kernels: XNNPACK's where it has them; TFLite's own; the slow ones that define them."""
+_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, SystemError)
+_MAX_NOTES = 2**20
+
+
+class Session:
+    """An open model. `mode` is "default" for XNNPACK's kernels, else the resolver's name.
+
+    `partitions` is how many parts of the graph XNNPACK runs, `delegated` the operators in each,
+    `left` the names of the operators outside: one partition and none left is best. They are None
+    where this version of the engine does not say.
+    """
+
+    def __init__(
+        self, raw: Any, model: tflite.Model, *, engine: str, version: str, mode: str
+    ) -> None:
+        self.raw = raw
+        self.engine = engine
+        self.version = version
+        self.mode = mode
+        graph = model.subgraphs[0]
+        self._feeds, self._fetches = _names(model)
+        free = notes(model).get("free_batch", {})
+        self._looped = _free(free, "inputs", self._feeds)
+        self._joined = _free(free, "outputs", self._fetches)
+        self.inputs = tuple(
+            _info(name, graph.tensors[index], name in self._looped)
+            for name, index in self._feeds.items()
+        )
+        self.outputs = tuple(
+            _info(name, graph.tensors[index], name in self._joined)
+            for name, index in self._fetches.items()
+        )
+        self._names = [info.name for info in self.outputs]
+        self._shapes = {name: graph.tensors[index].shape for name, index in self._feeds.items()}
+        self._has_state = any(tensor.is_variable for tensor in graph.tensors)
+        self._lock = threading.Lock()  # an interpreter serves one thread
+        self.partitions, self.delegated, self.left = _partitions(raw, graph)
+
+    def run(self, feeds: dict[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run once. `names` asks for some outputs (default: all, in the model's order).
+
+        A free batch is run row by row. State that a model keeps begins anew with each run.
+        """
+        wanted = self._names if names is None else list(names)
+        mistake = output_mistake(self._names, wanted) or input_mistake(self.inputs, feeds)
+        if mistake is not None:
+            raise mistake
+        arrays = {name: _plain(value) for name, value in feeds.items()}
+        count = self._count(arrays)
+        with self._lock:
+            try:
+                return self._run(arrays, wanted, count)
+            except _ERRORS as error:
+                raise EdgeqError(
+                    "engine-failed", f"{self.engine} {self.version} failed: {first_line(error)}"
+                ) from error
+
+    def close(self) -> None:
+        """Free the model; a later `run` is refused."""
+        self.raw = _Closed()
+
+    def _count(self, arrays: Mapping[str, Any]) -> int:
+        """Rows of the free batch."""
+        counts = {name: len(arrays[name]) for name in self._looped}
+        if len(set(counts.values())) > 1:
+            rows = ", ".join(f"`{name}` {count}" for name, count in counts.items())
+            raise EdgeqError("bad-input", f"the inputs differ in their batch: {rows}")
+        count = next(iter(counts.values()), 1)
+        if count == 0:
+            raise EdgeqError("bad-input", f"input `{next(iter(counts))}`: a batch of 0")
+        return count
+
+    def _run(self, arrays: Mapping[str, Any], wanted: Sequence[str], count: int) -> dict[str, Any]:
+        self._resize(arrays)
+        for name, array in arrays.items():
+            if name not in self._looped:
+                self.raw.set_tensor(self._feeds[name], array)
+        rows = []
+        for row in range(count):
+            for name in self._looped:
+                self.raw.set_tensor(self._feeds[name], arrays[name][row : row + 1])
+            if self._has_state:
+                self.raw.reset_all_variables()
+            self.raw.invoke()
+            rows.append([self.raw.get_tensor(self._fetches[name]) for name in wanted])
+        return {
+            name: np.concatenate(values) if name in self._joined and count > 1 else values[-1]
+            for name, values in zip(wanted, zip(*rows))
+        }
+
+    def _resize(self, arrays: Mapping[str, Any]) -> None:
+        """Sizes that the file leaves open are those of the arrays."""
+        changed = [
+            name
+            for name, array in arrays.items()
+            if name not in self._looped and array.shape != self._shapes[name]
+        ]
+        for name in changed:
+            self.raw.resize_tensor_input(self._feeds[name], arrays[name].shape, strict=True)
+            self._shapes[name] = arrays[name].shape
+        if changed:
+            self.raw.allocate_tensors()
+
+
+class _Closed:
+    """Stands in for the interpreter after `close`."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("the session is closed")
+
+
+def open_session(
+    library: Any,
+    model: bytes | str,
+    *,
+    engine: str,
+    version: str,
+    threads: int | None,
+    resolver: str,
+) -> Session:
+    """Check `model` (bytes or a path), and open it with the module `library`.
+
+    threads: by default as many as this process may use, four at most. Raises EdgeqError
+    [damaged-model] and the like from our reader, [engine-cannot], [engine-refused].
+    """
+    data = bytes(model) if isinstance(model, bytes) else _contents(model)
+    checked = tflite.parse(data)
+    capabilities.check(checked, engine, version)
+    kernels = library.OpResolverType[RESOLVERS[resolver]]
+    try:
+        with quiet.native_stderr():
+            raw = library.Interpreter(
+                model_content=data,
+                num_threads=threads if threads is not None else _usable(),
+                experimental_op_resolver_type=kernels,
+            )
+            raw.allocate_tensors()
+    except _ERRORS as error:
+        raise EdgeqError(
+            "engine-refused", f"{engine} {version} refused the model: {first_line(error)}"
+        ) from error
+    mode = "default" if resolver == "auto" else resolver
+    return Session(raw, checked, engine=engine, version=version, mode=mode)
+
+
+def notes(model: tflite.Model) -> dict[str, Any]:
+    """What edgeq wrote into the file (FORMAT.md 10); {} in anyone else's."""
+    text = model.metadata.get(NOTES)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(bytes(text[:_MAX_NOTES]).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise damaged(f"the metadata entry `{NOTES}` is not JSON") from None
+    if not isinstance(value, dict) or value.get("format") != 1:
+        raise damaged(f"the metadata entry `{NOTES}` is not of format 1")
+    return value
+
+
+def _contents(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise EdgeqError("engine-refused", f"cannot read `{path}`: {error.strerror}") from error
+
+
+def _usable() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+def _names(model: tflite.Model) -> tuple[dict[str, int], dict[str, int]]:
+    """Name -> tensor of the inputs, and of the outputs, in the model's order."""
+    graph = model.subgraphs[0]
+    known = {row.key: row for row in model.signatures if row.subgraph == 0}
+    chosen = known.get(SIGNATURE) or (next(iter(known.values())) if len(known) == 1 else None)
+    if chosen is None:
+        return _unique(graph, graph.inputs), _unique(graph, graph.outputs)
+    inputs = {name: index for index in graph.inputs for name in _called(chosen.inputs, index)}
+    outputs = {name: index for index in graph.outputs for name in _called(chosen.outputs, index)}
+    if (
+        set(inputs.values()) != set(graph.inputs) or not outputs
+    ):  # inputs without a name are run too
+        return _unique(graph, graph.inputs), _unique(graph, graph.outputs)
+    return inputs, outputs
+
+
+def _called(names: Mapping[str, int], index: int) -> list[str]:
+    return [name for name, tensor in names.items() if tensor == index]
+
+
+def _unique(graph: tflite.Subgraph, indices: Sequence[int]) -> dict[str, int]:
+    """The tensors' own names; a second one of a name gets a number."""
+    found: dict[str, int] = {}
+    for index in indices:
+        plain = graph.tensors[index].name or f"tensor_{index}"
+        name, count = plain, 1
+        while name in found:
+            count += 1
+            name = f"{plain}_{count}"
+        found[name] = index
+    return found
+
+
+def _free(table: Any, key: str, known: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the tensors with a free leading axis."""
+    names = table.get(key, []) if isinstance(table, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise damaged(f"the metadata entry `{NOTES}` has no names in `free_batch`")
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise damaged(f"`free_batch` names `{missing[0][:100]}`, which the file does not have")
+    return tuple(dict.fromkeys(names))
+
+
+def _info(name: str, tensor: tflite.Tensor, free: bool) -> TensorInfo:
+    dtype = "object" if tensor.dtype == "string" else tensor.dtype
+    shape: list[Dimension] = list(tensor.shape)
+    for axis, size in enumerate(tensor.shape_signature or ()):
+        if size < 0:
+            shape[axis] = None if axis else BATCH
+    if free:
+        if tensor.shape[:1] != (1,):
+            raise damaged(f"`free_batch` names `{name[:100]}`, whose first size is not 1")
+        shape[0] = BATCH
+    return replace(TensorInfo(name, dtype, ()), shape=tuple(shape))
+
+
+def _plain(value: Any) -> Any:
+    """In the order and byte order that the interpreter copies."""
+    return np.asarray(value, value.dtype.newbyteorder("="), order="C")
+
+
+def _partitions(
+    raw: Any, graph: tflite.Subgraph
+) -> tuple[int | None, tuple[int, ...] | None, tuple[str, ...] | None]:
+    """How the graph is shared out: parts run by a delegate, operators in each, those left."""
+    try:
+        rows = raw._get_ops_details()
+        parts = [row for row in rows if row["op_name"] == "DELEGATE"]
+        inside = [
+            _inside(graph, [int(i) for i in row["inputs"]], [int(i) for i in row["outputs"]])
+            for row in parts
+        ]
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError):
+        return None, None, None
+    taken = {number for numbers in inside for number in numbers}
+    left = [op.code for number, op in enumerate(graph.operators) if number not in taken]
+    return len(parts), tuple(map(len, inside)), tuple(left)
+
+
+def _inside(graph: tflite.Subgraph, inputs: list[int], outputs: list[int]) -> set[int]:
+    """The operators between the tensors that a part reads and those that it makes."""
+    makers = {index: number for number, op in enumerate(graph.operators) for index in op.outputs}
+    found: set[int] = set()
+    waiting = [index for index in outputs if index not in inputs]
+    while waiting:
+        number = makers.get(waiting.pop())
+        if number is not None and number not in found:
+            found.add(number)
+            waiting += [i for i in graph.operators[number].inputs if i not in inputs]
+    return found
