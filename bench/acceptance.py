@@ -1,7 +1,8 @@
-"""What int8 must reach, figure by figure, on this machine: default settings, exact kernels.
+"""What int8 and TFLite must reach, figure by figure, on this machine: default settings.
 
-    python bench/acceptance.py                     # everything: about half an hour
+    python bench/acceptance.py                     # everything: about an hour
     python bench/acceptance.py skew magika speed   # some of it
+    python bench/acceptance.py public vela half    # of TFLite: after `make test-devices`
 
 Ends with 1 where a figure is not reached. What needs the folder shared/data is left out, and said,
 where that is missing; speed is that of this CPU's class alone.
@@ -16,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import litert
 import numpy as np
 import onnx
 import speed
 import tasks as catalogue
+import tflite_quality
+import tflite_speed
 from quality import Made, int8_kernels, quantize, write_samples
 from tasks import ROOT, Task, open_exact, runner
 
@@ -119,12 +123,17 @@ def skew() -> Iterator[Figure]:
     yield Figure("skewed CNN", "<= 0.5 points lost", f"{lost:.2f}", lost <= 0.5)
 
 
-def saturation() -> Iterator[Figure]:
-    """The tests that count pairs and compare kernels."""
-    command = [sys.executable, "-m", "pytest", "-q", *SATURATION]
+def _tested(name: str, *paths: str, wanted: str = "all pass") -> Figure:
+    """Tests that hold the figure themselves; one that was skipped holds nothing."""
+    command = [sys.executable, "-m", "pytest", "-q", *paths]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or [done.stderr])[-1]
-    yield Figure("no saturation", "all pass", last, done.returncode == 0)
+    return Figure(name, wanted, last, done.returncode == 0 and "skipped" not in last)
+
+
+def saturation() -> Iterator[Figure]:
+    """The tests that count pairs and compare kernels."""
+    yield _tested("no saturation", *SATURATION)
 
 
 def speeds() -> Iterator[Figure]:
@@ -154,6 +163,71 @@ def cost() -> Iterator[Figure]:
     yield Figure("build of MobileNetV2", "time and memory", got, done.returncode == 0)
 
 
+def public() -> Iterator[Figure]:
+    """The float .tflite files of shared/data beside the int8 files published with them."""
+    for net in litert.PUBLIC.values():
+        table = tflite_quality.compare(net)
+        missed = tflite_quality.misses(table)
+        got = "; ".join(missed) or "; ".join(f"{row.file} {row.accuracy:.4f}" for row in table)
+        wanted = "float -0.5 points, dB and bytes of public"
+        yield Figure(f"{net.name} as TFLite and ONNX", wanted, got, not missed)
+
+
+def yolox_tflite() -> Iterator[Figure]:
+    """AP of the int8 TFLite file in LiteRT."""
+    task = catalogue.yolox()
+    path = tflite_speed.build(task.model, task.samples, "yolox-tflite", "rpi5", format="tflite")
+    session = litert.LiteRt(path)
+    assert task.score is not None
+    value = task.score(lambda feeds: session.run(None, feeds))
+    yield Figure("yolox_nano TFLite AP", ">= 0.30", f"{value:.4f}", value >= 0.30)
+
+
+def tflite_speeds() -> Iterator[Figure]:
+    """The median of five rounds against the public int8 files, on this CPU's class."""
+    target, name, _ = speed.cpu_class()
+    for row in tflite_speed.public(target, list(tflite_speed.SPEED_NETS)):
+        if row.file == "edgeq int8":
+            got = f"{row.median:.2f}x on {name}, {row.partitions} partition(s)"
+            yield Figure(f"{row.net} beside the public file", ">= 0.95x", got, row.median >= 0.95)
+
+
+def convert() -> Iterator[Figure]:
+    """Conversion of MobileNetV2 (tflite_convert.py)."""
+    script = str(Path(__file__).with_name("tflite_convert.py"))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if "at most" in line]
+    got = "; ".join(lines) or done.stderr.strip()[-200:]
+    yield Figure("MobileNetV2 to TFLite", "time and memory", got, done.returncode == 0)
+
+
+def cores() -> Iterator[Figure]:
+    """Int8 on emulated cores; needs what `make test-devices` makes, as the next two do."""
+    yield _tested("int8 on A72 and A76", "tests/device/test_cores.py", wanted="as on x86")
+
+
+def half() -> Iterator[Figure]:
+    """`--fp16` of vww on the virtual Pi 5."""
+    wanted = ">= 1.5x fewer instructions, 99.5 %"
+    yield _tested("vww in fp16", "tests/device/test_fp16.py", wanted=wanted)
+
+
+def vela() -> Iterator[Figure]:
+    """What Arm's compiler accepts."""
+    wanted = "100 %, yolox 85 %"
+    yield _tested("accepted by Vela", "tests/device/test_vela.py", wanted=wanted)
+
+
+def conformance() -> Iterator[Figure]:
+    """ONNX's own tests of nodes, through read, passes and both writers."""
+    yield _tested("conformance", "tests/conformance", wanted=">= 85 % of covered ops")
+
+
+def fuzz() -> Iterator[Figure]:
+    """Mutated TFLite files through reader, verifier and guarded load."""
+    yield _tested("fuzzed TFLite", "tests/fuzz", wanted="5,000 files, no crash")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "skew": skew,
     "magika": magika,
@@ -163,8 +237,20 @@ FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "speed": speeds,
     "cost": cost,
     "saturation": saturation,
+    "public": public,
+    "yolox-tflite": yolox_tflite,
+    "tflite-speed": tflite_speeds,
+    "convert": convert,
+    "cores": cores,
+    "half": half,
+    "vela": vela,
+    "conformance": conformance,
+    "fuzz": fuzz,
 }
-NEEDS_SHARED = ("magika", "silero", "yolox", "minilm")
+NEEDS_SHARED = (
+    *("magika", "silero", "yolox", "minilm"),
+    *("public", "yolox-tflite", "tflite-speed", "cores", "half", "vela"),
+)
 
 
 def main() -> None:
@@ -175,7 +261,7 @@ def main() -> None:
         parser.error(f"there is no {', '.join(unknown)}: {', '.join(FIGURES)}")
     failed = 0
     for name in names:
-        if name in NEEDS_SHARED and name not in catalogue.TASKS:
+        if name in NEEDS_SHARED and "yolox" not in catalogue.TASKS:
             print(f"left out     {name}: there is no folder shared/data beside the repository")
             continue
         for figure in FIGURES[name]():

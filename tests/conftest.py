@@ -74,7 +74,7 @@ _NEEDS: Mapping[str, tuple[Callable[[], bool], str]] = {
         "there is no virtual board here (make test-devices)",
     ),
     "vela": (
-        (DEVICE / "vela" / "bin" / "vela").is_file,
+        (DEVICE / "vela" / "made").is_file,
         "ethos-u-vela is not under build/ (make test-devices)",
     ),
 }

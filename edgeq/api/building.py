@@ -234,7 +234,19 @@ def _read_integers(settings: BuildSettings, progress: Progress) -> models.Prepar
     """A TFLite model, read before anything is asked of data: its own integers need none."""
     if settings.model is None or not models.is_tflite(Path(settings.model)):
         return None
-    return _read(settings, partial(_stage, progress))
+    source = _read(settings, partial(_stage, progress))
+    if source.own_plan is None:
+        return source
+    return dataclasses.replace(source, tflite_bytes=_file(Path(settings.model)))
+
+
+def _file(path: Path) -> bytes:
+    """The bytes of a model that an engine is to run, after a trial in a child."""
+    from edgeq_converters.read.files import read_bounded
+
+    data = read_bounded(path)
+    models.probe(data)
+    return data
 
 
 def _has_plan(source: models.Prepared | None) -> bool:

@@ -1,7 +1,9 @@
 """One artifact of several: an artifact for each engine, built and measured, and which is kept.
 
-Quality decides by the search's margin, then speed by its margin, then pieces, then bytes; what is
-left is the target's own order. What was measured is told; a bundle holds only what was kept.
+Quality decides where it differs by more than samples tell (the metric where one was measured, else
+the signal-to-noise ratio, up to where the search stops too), then speed by its margin, then bytes;
+what is left is the target's own order. All that was measured is told; a bundle holds only what was
+kept.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from edgeq.api import timing
 from edgeq.api.stages import attempt as build_one
 from edgeq.errors import EdgeqError
 from edgeq.search.choice import MARGIN_DB, MARGIN_SPEED, shares
+from edgeq.search.static import ENOUGH_DB
 from edgeq_runtime.outside import file_bytes
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 UNWRITABLE = ("unwritable-op", "needs-shape", "too-large", "engine-refused", "engine-crashed")
 """What speaks against one engine only: the other's artifact is built."""
 SIZE_MARGIN = 1.05
+METRIC_MARGIN = 0.005
+"""Half a point of a metric in 0..1: closer candidates are equally good."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +133,17 @@ def _time(built: Sequence[Measured]) -> str:
 
 
 def policy_speed(each: Measured) -> float | None:
-    """What the policy of the candidate's engine says of the ops that do most of the work."""
+    """What the policy of the candidate's engine says of whole nets of this kind."""
     work = each.work
     if each.candidate.precision != "int8":
         return None
     done = shares(work.prepared.graph)
     conv = done.conv >= done.linear
     dynamic = "dynamic-int8" in each.candidate.ops and "int8" not in each.candidate.ops
-    kinds = ("Conv",) if conv else ("MatMul", "Gemm")
-    encoding = "int8 dynamic" if dynamic else "int8 static"
-    rows = [row for row in work.engine.policy if row.encoding.startswith(encoding)]
-    return next((row.ratio for kind in kinds for row in rows if row.operation == kind), None)
+    net = "CNN" if conv else "Transformer"
+    encodings = ("int8 dynamic",) if dynamic else ("int8 static", "uint8 static")
+    rows = (row for row in work.engine.policy if row.operation == net)
+    return next((row.ratio for row in rows if row.encoding.startswith(encodings)), None)
 
 
 def choose(built: Sequence[Measured], source: str) -> tuple[Measured, str]:
@@ -150,22 +155,40 @@ def choose(built: Sequence[Measured], source: str) -> tuple[Measured, str]:
         return left[0], "the other does not pass its gate"
     left = left or list(built)
     for rule, reason in (
+        (_best, "better by its metric"),
         (_closest, f"closer to the float model by {MARGIN_DB:g} dB or more"),
-        (_fastest, f"as close to the float model, and faster, {source}"),
-        (_least_cut, "as close and as fast, in fewer pieces"),
-        (_smallest, "as close and as fast, and smaller"),
+        (_fastest, f"as good, and faster, {source}"),
+        (_smallest, "as good and as fast, and smaller"),
     ):
         better = rule(left)
         if len(better) == 1 < len(left):
             return better[0], reason
         left = better
-    return left[0], "as close, as fast and as small as the other: the target's first"
+    return left[0], "as good, as fast and as small as the other: the target's first"
+
+
+def _best(rows: Sequence[Measured]) -> list[Measured]:
+    """By the first metric, where it is a share: the scale of others is the user's own."""
+    if not _have_shares(rows):
+        return list(rows)
+    found = [row.candidate.metrics[0] for row in rows]
+    values = [-metric.value if metric.lower_is_better else metric.value for metric in found]
+    return [
+        row for row, value in zip(rows, values, strict=True) if value >= max(values) - METRIC_MARGIN
+    ]
+
+
+def _have_shares(rows: Sequence[Measured]) -> bool:
+    metrics = [row.candidate.metrics[:1] for row in rows]
+    return all(found and found[0].unit == "fraction" for found in metrics)
 
 
 def _closest(rows: Sequence[Measured]) -> list[Measured]:
-    """Bit-equal outputs are beyond every figure."""
+    """Without such a metric. Beyond `ENOUGH_DB`, answers agree whatever the figure."""
+    if _have_shares(rows):
+        return list(rows)
     figures = [float("inf") if row.sqnr_db is None else row.sqnr_db for row in rows]
-    most = min(max(figures), 100.0)  # noise of float kernels is no difference
+    most = min(max(figures), ENOUGH_DB)
     return [row for row, figure in zip(rows, figures, strict=True) if figure >= most - MARGIN_DB]
 
 
@@ -175,14 +198,6 @@ def _fastest(rows: Sequence[Measured]) -> list[Measured]:
         return list(rows)
     best = max(speed or 0.0 for speed in speeds)
     return [row for row in rows if (row.speed or 0.0) * MARGIN_SPEED >= best]
-
-
-def _least_cut(rows: Sequence[Measured]) -> list[Measured]:
-    """Only LiteRT says how many pieces it makes: of two of its artifacts, the one with fewer."""
-    counted = [row.partitions for row in rows]
-    if any(count is None for count in counted):
-        return list(rows)
-    return [row for row in rows if row.partitions == min(count or 0 for count in counted)]
 
 
 def _smallest(rows: Sequence[Measured]) -> list[Measured]:
@@ -201,6 +216,7 @@ def _row(each: Measured, kept: Measured, reason: str) -> dict[str, Any]:
         "acts": acts(candidate),
         "size_bytes": each.size_bytes,
         "sqnr_db": None if each.sqnr_db is None else round(each.sqnr_db, 1),
+        "quality": candidate.metrics[0].value if candidate.metrics else None,
         "ms": None if each.ms is None else round(each.ms, 4),
         "policy": each.speed if each.ms is None else None,
         "partitions": each.partitions,
@@ -219,12 +235,11 @@ def acts(candidate: Candidate) -> str | None:
 
 def _refused(form: Form, error: EdgeqError) -> dict[str, Any]:
     """A candidate that could not be built, with the engine's or the writer's words."""
-    empty = dict.fromkeys(("acts", "size_bytes", "sqnr_db", "ms", "policy", "partitions"))
+    words = ("precision", "acts", "size_bytes", "sqnr_db", "quality", "ms", "policy", "partitions")
     return {
         "engine": form.engine,
         "format": form.format,
-        "precision": None,
-        **empty,
+        **dict.fromkeys(words),
         "kept": False,
         "reason": f"{error.message} [{error.slug}]",
     }

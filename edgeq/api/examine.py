@@ -131,7 +131,8 @@ def _python_rows() -> Iterator[tuple[str, str, str]]:
     yield "python", "ok", f"{platform.python_version()} on {platform.system()}"
 
 
-PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "click", "rich")
+FALLBACK = "tflite-runtime"
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "ai-edge-litert", "click", "rich")
 
 
 def _package_rows() -> Iterator[tuple[str, str, str]]:
@@ -140,6 +141,21 @@ def _package_rows() -> Iterator[tuple[str, str, str]]:
             yield name, "ok", metadata.version(name)
         except metadata.PackageNotFoundError:
             yield name, "problem", f"not installed: pip install {name}"
+    yield from _fallback_row()
+
+
+def _fallback_row() -> Iterator[tuple[str, str, str]]:
+    """The old TFLite engine, where it is installed: nothing asks for it here."""
+    from edgeq_runtime import engines
+
+    version = engines.installed_version(FALLBACK)
+    if version is None:
+        return
+    try:
+        engines.get(FALLBACK).version()
+        yield FALLBACK, "ok", f"{version}; used only where ai-edge-litert is not installed"
+    except EdgeqError as error:
+        yield FALLBACK, "problem", error.message
 
 
 def _engine_rows() -> Iterator[tuple[str, str, str]]:

@@ -29,7 +29,8 @@ PROBE_SECONDS = 60.0
 @dataclass(frozen=True)
 class Prepared:
     """A model read, optimized and known to load: `source` is what the file said, `graph` the
-    optimized one, `source_bytes` and `float_bytes` their ONNX files."""
+    optimized one, `source_bytes` and `float_bytes` their ONNX files; `tflite_bytes` is the file
+    itself where it is a quantized TFLite model."""
 
     name: str
     read: ReadResult
@@ -37,6 +38,7 @@ class Prepared:
     reports: tuple[PassReport, ...]
     source_bytes: bytes
     float_bytes: bytes
+    tflite_bytes: bytes | None = None
 
     @property
     def own_plan(self) -> QuantPlan | None:

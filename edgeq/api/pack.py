@@ -156,8 +156,6 @@ def _contents(
     quantized = candidate.quantized
     graph = graph_of(work, quantized)
     plan = None if quantized is None or quantized.left_float else quantized.plan
-    ends = borders(candidate.shipped.measured)
-    ranges = {info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges
     return BundleContents(
         name=_name(work, candidate),
         target=work.target.name,
@@ -166,11 +164,10 @@ def _contents(
         weights=weights,
         inputs=_as_it_is(graph.inputs, session.inputs),
         outputs=_as_it_is(graph.outputs, session.outputs),
-        input_ranges={n: ends.get(n, PLAIN).span(*row) for n, row in ranges.items()},
         exact_kernels=_kernels(work, plan),
         **_needs(work.target, work.form, beside=weights is not None),
+        **_golden(work, candidate, graph, plan),
         card=_card(work, candidate),
-        exact_outputs=_exact_outputs(work, candidate, plan),
         input_specs=input_specs(work.settings),
         labels=work.labels,
         model=work.prepared.summary(),
@@ -181,13 +178,23 @@ def _contents(
         calibration=_calibration(candidate),
         plan=None if plan is None else plan.to_json(),
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
-        tolerances={} if plan is None else _mixed_tolerances(work, candidate, plan),
-        float_depths=dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
-        golden_shapes={
-            name: ends.get(name, PLAIN).codes(array).shape
-            for name, array in work.tap.kept[0].items()
-        },
     )
+
+
+def _golden(
+    work: Work, candidate: Candidate, graph: Graph, plan: QuantPlan | None
+) -> dict[str, Any]:
+    """What golden inputs are drawn from, as the artifact takes them, and how outputs compare."""
+    ends = borders(candidate.shipped.measured)
+    ranges = {info.name: (0.0, 1.0) for info in graph.inputs} | work.tap.ranges
+    kept = work.tap.kept[0]
+    return {
+        "input_ranges": {n: ends.get(n, PLAIN).span(*row) for n, row in ranges.items()},
+        "golden_shapes": {n: ends.get(n, PLAIN).codes(array).shape for n, array in kept.items()},
+        "exact_outputs": _exact_outputs(work, candidate, plan),
+        "tolerances": {} if plan is None else _mixed_tolerances(work, candidate, plan),
+        "float_depths": dict.fromkeys([info.name for info in graph.outputs], float_depth(graph)),
+    }
 
 
 def _as_it_is(wanted: Sequence[TensorInfo], own: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq import registry
+from edgeq.api import emulation
 from edgeq.api.border import open_as_float
 from edgeq.api.formats import Shipped, ship
 from edgeq.api.forms import Form
@@ -15,6 +16,7 @@ from edgeq.api.models import ENGINE, LITERT, Prepared, open_exact, write_model
 from edgeq.api.progress import on_samples
 from edgeq.api.samples import Tap
 from edgeq.errors import EdgeqError
+from edgeq.report.card import name_text
 from edgeq.report.results import Fidelity, LeftInFloat, TensorError
 from edgeq_runtime.outside import ModelBytes, file_bytes
 
@@ -148,8 +150,7 @@ def own_integers(work: Work) -> Quantized:
     with work.stage("Quantized") as stage:
         subject, left = quantized_text(plan)
         stage.done(subject, f"{left}, the source's own integers")
-    made = [str(value.name) for node in work.prepared.graph.nodes() for value in node.outputs]
-    return Quantized(plan, tuple(name for name in made if name in plan.tensors), None)
+    return Quantized(plan, (), None)
 
 
 LEFT_TO_DYNAMIC = "left to dynamic int8"
@@ -178,10 +179,12 @@ def attempt(work: Work, precision: str, evaluation: Evaluated | None) -> Candida
         precision = "fp32"
     shipped = ship(work, model, quantized)
     artifact = shipped.artifact
+    work.notes.extend(emulation.note(work, precision))
+    core = emulation.core(work, precision)
     with work.stage("Checked") as stage:
-        fidelity, coverage = check(work, model, quantized, measured=shipped.measured)
+        fidelity, coverage = check(work, model, quantized, measured=shipped.measured, core=core)
         stage.done(*_checked_text(fidelity))
-    metrics = evaluation.compare(shipped.measured) if evaluation else ()
+    metrics = evaluation.compare(shipped.measured, core=core) if evaluation else ()
     gate = judge(work, metrics, file_bytes(artifact))
     warnings = _warnings(work, precision, file_bytes(artifact), fidelity, bool(metrics), quantized)
     return Candidate(
@@ -253,15 +256,21 @@ def left_in_float(quantized: Quantized | None) -> tuple[LeftInFloat, ...]:
 
 
 def check(
-    work: Work, artifact: bytes, quantized: Quantized | None, *, measured: bytes | None = None
+    work: Work,
+    artifact: bytes,
+    quantized: Quantized | None,
+    *,
+    measured: bytes | None = None,
+    core: str = "",
 ) -> tuple[Fidelity, dict[str, Any] | None]:
     """Run the artifact beside the float model on the kept samples; count what the engine fused.
 
-    `measured` is what is run of it, where it is another form of the same graph.
+    `measured` is what is run of it, where it is another form of the same graph; `core` is the one
+    to emulate, where that is not this host's.
     """
     from edgeq.quant.fidelity import worst
 
-    outputs, mode = _compare_outputs(work, measured or artifact)
+    outputs, mode = _compare_outputs(work, measured or artifact, core)
     layers: tuple[Difference, ...] = ()
     if quantized is not None and quantized.observed:
         layers = _compare_layers(work, quantized)
@@ -273,6 +282,7 @@ def check(
         samples=outputs.samples,
         source=work.tap.name,
         mode=mode,
+        reference=work.prepared.name if work.keeps_integers else "float",
     )
     return fidelity, _coverage(work, artifact, quantized)
 
@@ -302,22 +312,27 @@ def _tensor_error(difference: Difference) -> TensorError:
     )
 
 
-def _compare_outputs(work: Work, artifact: bytes) -> tuple[Comparison, str]:
-    """The artifact against the model as it was read, before any pass touched it."""
+def _compare_outputs(work: Work, artifact: bytes, core: str = "") -> tuple[Comparison, str]:
+    """The artifact against the model as it was read, before any pass touched it; where its own
+    integers are kept, against the file that they are of."""
     from edgeq.quant.fidelity import Comparison
 
     comparison = Comparison()
-    source = open_exact(work.prepared.source_bytes)
+    file = work.prepared.tflite_bytes if work.keeps_integers else None
+    source = open_as_float(file or work.prepared.source_bytes)
     _require_repeatable(source, work.tap.kept[0])
     wanted: Iterator[dict[str, Any]] = (source.run(dict(sample)) for sample in work.tap.kept)
     if isinstance(artifact, ModelBytes):  # one such model at a time is all that memory need hold
         wanted = iter(list(wanted))
         source.close()
     session = open_as_float(artifact)
+    run = session.run
+    if core:
+        run = emulation.Replay(emulation.outputs(artifact, list(work.tap.kept), core)).run
     for sample, expected in zip(work.tap.kept, wanted, strict=True):
         _require_finite(work, expected)
-        comparison.add(expected, session.run(dict(sample)))
-    mode = session.mode
+        comparison.add(expected, run(dict(sample)))
+    mode = f"emulated {core}" if core else session.mode
     source.close()
     session.close()
     if comparison.not_finite is not None:
@@ -426,12 +441,13 @@ def _checked_text(fidelity: Fidelity) -> tuple[str, str]:
     subject = on_samples(fidelity.samples)
     if fidelity.worst:
         layer = fidelity.worst[0]
-        return subject, f"worst layer: {layer.name} (SQNR {layer.sqnr_db:.1f} dB)"
+        return subject, f"worst layer: {name_text(layer.name)} (SQNR {layer.sqnr_db:.1f} dB)"
     noisy = [e for e in fidelity.outputs if e.sqnr_db is not None]
     if not noisy:
-        return subject, "outputs equal to the float model's"
+        whose = "the float model" if fidelity.reference == "float" else fidelity.reference
+        return subject, f"outputs equal to {whose}'s"
     lowest = min(noisy, key=lambda e: e.sqnr_db or 0.0)
-    return subject, f"output {lowest.name}: SQNR {lowest.sqnr_db:.1f} dB"
+    return subject, f"output {name_text(lowest.name)}: SQNR {lowest.sqnr_db:.1f} dB"
 
 
 def _is_garbage(fidelity: Fidelity) -> bool:
@@ -485,13 +501,18 @@ class Evaluated:
     evaluation: Any
     _float_scores: Any = None
 
-    def compare(self, artifact: bytes) -> tuple[Quality, ...]:
+    def compare(self, artifact: bytes, *, core: str = "") -> tuple[Quality, ...]:
+        """The metrics of `artifact` beside float's; on an emulated `core` where one is named."""
         from edgeq.quality import compare
 
         with self.work.stage("Evaluated") as stage:
             if self._float_scores is None:
                 self._float_scores = self._score(self.work.prepared.source_bytes)
-            qualities = compare(self._float_scores, self._score(artifact))
+            if core:
+                scores = emulation.score(self.evaluation, artifact, core)
+            else:
+                scores = self._score(artifact)
+            qualities = compare(self._float_scores, scores)
             n = qualities[0].n if qualities else None
             stage.done(
                 on_samples(n) if n else "by the evaluation function",

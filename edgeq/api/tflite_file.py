@@ -112,7 +112,8 @@ def _plan(graph: Subgraph) -> dict[str, Any]:
     for op in graph.operators:
         made = graph.tensors[op.outputs[0]] if op.outputs else None
         name = "" if made is None else made.name
-        row = {"node": name, "op_type": operator_name(op), "precision": precision(graph, op)}
+        row: dict[str, Any] = {"node": name, "op_type": operator_name(op)}
+        row["precision"] = precision(graph, op)
         row |= {"reason": None, "fused_into": None, "tensor": name}
         ops.append({**row, **_grid(made), "measured": False, "sqnr_db": None})
     counts: dict[str, int] = {}

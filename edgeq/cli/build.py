@@ -208,7 +208,10 @@ def _after(result: Build, settings: BuildSettings) -> str:
     if result.bundle is None:
         model = shell_word(settings.model or "")
         return f"edgeq build {model} --target {result.target} --fp32"
-    anywhere = result.artifacts[0].format == "onnx"  # else verified where it is for, perhaps here
+    anywhere = result.artifacts[0].format in (
+        "onnx",
+        "tflite",
+    )  # else verified where it is for, perhaps here
     verb = "verify" if result.ok and anywhere else "inspect"
     return f"edgeq {verb} {shell_word(result.bundle)}"
 

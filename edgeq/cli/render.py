@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from edgeq.cli.console import Console
 from edgeq.cli.units import counted, factor, number, size, table
+from edgeq.report.card import name_text
 from edgeq.report.results import (
     Build,
     Doctor,
@@ -61,6 +62,7 @@ def build(console: Console, result: Build, next_line: str) -> Iterator[str]:
     yield from _operator_lines(console, result.ops, result.left_in_float)
     yield from _coverage_lines(console, result.coverage)
     yield from _search_lines(console, result.search)
+    yield from _candidate_lines(result.candidates)
     yield from _fidelity_lines(console, result.fidelity)
     yield ""
     yield _row("bundle", result.bundle or "not written: the gate failed, and --strict was given")
@@ -238,7 +240,7 @@ def _operator_lines(
     yield _row("float32", f"{counted(len(left), 'operator')} left in float:")
     rows: list[tuple[str, ...]]
     if console.verbose:
-        rows = [(op.op_type, op.node, op.reason) for op in left]
+        rows = [(op.op_type, name_text(op.node), op.reason) for op in left]
     else:
         rows = [(f"{n} {op_type}", reason) for (op_type, reason), n in _group(left).items()]
     hidden = len(rows) - SHOWN_GROUPS
@@ -261,6 +263,8 @@ def _coverage_lines(console: Console, coverage: Mapping[str, Any] | None) -> Ite
         return
     parts = [f"{_counts(coverage[p])} in {p}" for p in ("int8", "float32") if coverage[p]]
     where = f"{coverage['engine']} on {coverage['on']}"
+    if "partitions" in coverage:
+        where += f", {counted(coverage['partitions'], 'XNNPACK partition')}"
     yield _row("runs", f"{'; '.join(parts) or 'nothing'} ({where})")
     if console.verbose:
         pairs = (f"Q and DQ left: {line}" for line in coverage.get("pairs", ()))
@@ -278,15 +282,41 @@ def _search_lines(console: Console, search: Mapping[str, Any] | None) -> Iterato
         yield _row("", f"and {len(lines) - len(shown)} more: -v shows them")
 
 
+def _candidate_lines(candidates: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The artifacts of `--engine auto` beside each other, and why one was kept."""
+    if not candidates:
+        return
+    rows = [("ENGINE", "READS", "SIZE", "SQNR", "ONE RUN", "PARTITIONS", "")]
+    for row in candidates:
+        if row["size_bytes"] is None:
+            rows.append((row["engine"], "", "", "", "", "", f"not built: {row['reason']}"))
+            continue
+        noise = "equal" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f} dB"
+        parts = "-" if row["partitions"] is None else str(row["partitions"])
+        kept = f"<- kept: {row['reason']}" if row["kept"] else ""
+        reads = row["acts"] or row["precision"]
+        figures = (size(row["size_bytes"]), noise, _speed(row), parts)
+        rows.append((row["engine"], reads, *figures, kept))
+    for place, line in enumerate(table(rows, gap=2)):
+        yield _row("" if place else "engines", line)
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    """Measured, or what the target's policy says; never one for the other."""
+    if row["ms"] is not None:
+        return f"{row['ms']:.3g} ms here"
+    return "not timed" if row["policy"] is None else f"{row['policy']:g}x float by policy"
+
+
 def _fidelity_lines(console: Console, fidelity: Fidelity) -> Iterator[str]:
     """How far each output and the worst layers are from float; signal to noise, in dB."""
     samples = _samples(fidelity.samples, fidelity.source)
-    yield _row("fidelity", f"against float on {samples}:")
+    yield _row("fidelity", f"against {fidelity.reference} on {samples}:")
     outputs = {error.name for error in fidelity.outputs}
     inside = [error for error in fidelity.worst if error.name not in outputs]
     worst = inside if console.verbose else inside[:SHOWN_LAYERS]
-    rows = [("output", error.name, _noise(error)) for error in fidelity.outputs]
-    rows += [("worst", error.name, _noise(error)) for error in worst]
+    rows = [("output", name_text(error.name), _noise(error)) for error in fidelity.outputs]
+    rows += [("worst", name_text(error.name), _noise(error)) for error in worst]
     yield from table(rows, indent=" " * _LABEL, gap=2)
 
 

@@ -7,11 +7,9 @@ from typing import Any
 
 from edgeq.cli.console import Console
 from edgeq.cli.units import counted, factor, number, size, table
+from edgeq.report.card import name_text
 from edgeq.report.comparison import Compared, PairDifference
 from edgeq.report.results import Initialized, Inspection
-
-NAME_WIDTH = 64
-"""Longer names are cut in their middle."""
 
 SHOWN = 10
 """Inner tensors that `compare` shows where it was not told how many."""
@@ -82,22 +80,14 @@ def _plan_row(op: Mapping[str, Any]) -> tuple[str, ...]:
     fused = f"fused into {op['fused_into']}" if op["fused_into"] else ""
     return (
         op["op_type"],
-        _name(op["node"]),
+        name_text(op["node"]),
         op["precision"],
-        _name(op["tensor"] or "-"),
+        name_text(op["tensor"] or "-"),
         ends,
         number(op["scale"]) if scaled else "-",
         _plan_sqnr(op),
         "; ".join(text for text in (fused, op["reason"]) if text),
     )
-
-
-def _name(text: str) -> str:
-    """A name that fits a row: TensorFlow joins those of all that it fused; JSON has them whole."""
-    if len(text) <= NAME_WIDTH:
-        return text
-    half = NAME_WIDTH // 2 - 2
-    return f"{text[:half]}...{text[-half:]}"
 
 
 def _plan_sqnr(op: Mapping[str, Any]) -> str:
@@ -163,7 +153,7 @@ def _samples(result: Compared) -> str:
 def _differences(title: str, pairs: Sequence[PairDifference]) -> list[str]:
     rows = [(title, "SQNR", "MAX ERROR", "MAX LSB", "BIT-EQUAL", "COMPARED AS")]
     for pair in pairs:
-        one, two = _name(pair.a), _name(pair.b)
+        one, two = name_text(pair.a), name_text(pair.b)
         name = one if pair.a == pair.b else f"{one} with {two}"
         steps = "-" if pair.max_lsb is None else _steps(pair.max_lsb)
         share = _share(pair.equal_share)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import onnx_ir
 
 from edgeq.quant import checks
+from edgeq.quant.rules import PERMUTATIONS
 
 Check = Callable[[onnx_ir.Node], str]
 """A reason why this node cannot run in int8, or nothing."""
@@ -76,10 +77,7 @@ def _without(engine: str, op_types: tuple[str, ...]) -> dict[str, str]:
 
 _ALONE = "this `BatchNormalization` follows no layer it could be folded into"
 
-_PERMUTATIONS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
-"""Moves that drop no element, so a graph input may be quantized before them."""
-
-_MOVES = (*_PERMUTATIONS, "Slice", "Gather", "Resize", "DepthToSpace", "Split")
+_MOVES = (*PERMUTATIONS, "Slice", "Gather", "Resize", "DepthToSpace", "Split")
 
 ONNXRUNTIME = Kernels(
     engine="ONNX Runtime",
@@ -98,7 +96,7 @@ ONNXRUNTIME = Kernels(
     # AveragePool because the TFLite int8 specification asks
     tied=(*_MOVES, "MaxPool", "AveragePool"),
     joins=("Concat",),
-    at_border=_PERMUTATIONS,
+    at_border=PERMUTATIONS,
     whole=False,
     reorders=True,
     conv_dimensions=(1, 2, 3),

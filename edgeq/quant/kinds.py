@@ -13,8 +13,13 @@ FALLBACK = {
     "GroupedConv": "Conv",
     "MatMul": "Gemm",
     "ActivationMatMul": "Gemm",
+    "Conv": "CNN",
+    "Gemm": "Transformer",
 }
 """The kind whose row counts where a kind has none."""
+
+NETS = ("CNN", "Transformer")
+"""Rows about whole nets, of engines whose kinds were not measured one by one."""
 
 WORDS = {
     "NarrowDepthwiseConv": "depthwise `Conv` of few channels",

@@ -5,6 +5,9 @@ from __future__ import annotations
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 """Ops that hold weights: a model with none of them has nothing that int8 is for."""
 
+PERMUTATIONS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+"""Moves that drop no element, so a graph input may be quantized before them."""
+
 PROPAGATED = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "MaxPool")
 """Float ops that ONNX Runtime pulls a DequantizeLinear down through, and a QuantizeLinear up. Where
 a body reads what the last of them makes, its optimizer ends the process (1.31.1: an assertion on an

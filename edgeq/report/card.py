@@ -11,6 +11,8 @@ from typing import Any
 
 from edgeq.report.results import Fidelity, LeftInFloat
 
+NAME_WIDTH = 64
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -59,6 +61,15 @@ def megabytes(size_bytes: float) -> str:
     return f"{size_bytes:g} B"
 
 
+def name_text(name: str) -> str:
+    """A tensor's or node's name that fits a row, cut in its middle; JSON has it whole. TensorFlow
+    joins the names of all that it fused."""
+    if len(name) <= NAME_WIDTH:
+        return name
+    half = NAME_WIDTH // 2 - 2
+    return f"{name[:half]}...{name[-half:]}"
+
+
 def _head(facts: CardFacts) -> str:
     share = facts.size_bytes / facts.float_size_bytes if facts.float_size_bytes else 1.0
     return (
@@ -102,13 +113,17 @@ def _quality(facts: CardFacts) -> str:
 
 def _fidelity(fidelity: Fidelity) -> str:
     rows = [
-        (error.name, _decibels(error.sqnr_db), f"{error.equal_share:.4f}")
+        (name_text(error.name), _decibels(error.sqnr_db), f"{error.equal_share:.4f}")
         for error in fidelity.outputs
     ]
     return (
-        f"Against the float model on {fidelity.samples} samples of {fidelity.source}:\n\n"
+        f"Against {_reference(fidelity)} on {fidelity.samples} samples of {fidelity.source}:\n\n"
         + _table(("output", "SQNR", "equal elements"), rows)
     )
+
+
+def _reference(fidelity: Fidelity) -> str:
+    return "the float model" if fidelity.reference == "float" else f"`{fidelity.reference}`"
 
 
 def _precision(facts: CardFacts) -> str:
@@ -141,7 +156,7 @@ def group_reasons(
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:most])
+    shown = ", ".join(f"`{name_text(name)}`" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

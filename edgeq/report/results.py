@@ -64,6 +64,7 @@ class Fidelity:
     """The artifact beside the float model on the same `samples` inputs (`source` says which).
 
     `layers` are the quantized tensors, the `worst` of them too; a manifest holds their SQNR.
+    `reference` is "float", or the quantized file whose own integers the artifact holds.
     """
 
     outputs: tuple[TensorError, ...]
@@ -73,6 +74,7 @@ class Fidelity:
     mode: str
     incomparable: tuple[str, ...] = ()
     layers: tuple[TensorError, ...] = ()
+    reference: str = "float"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,6 +84,7 @@ class Fidelity:
             "samples": self.samples,
             "source": self.source,
             "kernels": self.mode,
+            "reference": self.reference,
         }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,12 @@ def _is_distribution(array: NDArray[Any]) -> bool:
 class Meter:
     """Sums noise and signal per part while samples stream past; nothing else is kept."""
 
-    def __init__(self, outputs: Sequence[Parts]) -> None:
+    def __init__(
+        self, outputs: Sequence[Parts], least: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """`least` holds, by output, the probabilities below which all are equal there."""
         self._outputs = outputs
+        self._least = least
         self._noise = [np.zeros(len(output.names)) for output in outputs]
         self._signal = [np.zeros(len(output.names)) for output in outputs]
         self._seen = [False] * len(outputs)
@@ -136,7 +141,8 @@ class Meter:
                 continue  # its shape depends on the data: the check tells that it was not compared
             self._seen[at] = True
             if output.is_distribution:
-                wanted, got = _logarithms(wanted), _logarithms(got)
+                least = self._least.get(output.output, LEAST_PROBABILITY)
+                wanted, got = _logarithms(wanted, least), _logarithms(got, least)
             noise, signal = _energies(wanted, got)
             labels = _fitting(output, wanted.shape)
             if labels is None:
@@ -192,9 +198,9 @@ def _weights(wanted: NDArray[Any], gate: tuple[int, int]) -> NDArray[np.float64]
     return weights
 
 
-def _logarithms(rows: NDArray[Any]) -> NDArray[np.float64]:
+def _logarithms(rows: NDArray[Any], least: float) -> NDArray[np.float64]:
     """Log probabilities, each row about its own mean: what logits say, but for their offset."""
-    logs = np.log(np.maximum(rows.astype(np.float64), LEAST_PROBABILITY))
+    logs = np.log(np.maximum(rows.astype(np.float64), least))
     return np.asarray(logs - logs.mean(axis=-1, keepdims=True), np.float64)
 
 

@@ -14,7 +14,7 @@ from edgeq.quant.draft import Draft, draft
 from edgeq.quant.joins import unlike
 from edgeq.quant.plan import QuantPlan
 from edgeq.quant.rules import WEIGHTED
-from edgeq.search import decisions, floats, states, transforms
+from edgeq.search import decisions, floats, heads, states, transforms
 from edgeq.search.design import Design, Designer, Floats, Options, Samples, has_int8, text
 from edgeq.search.journal import Journal
 from edgeq.search.laboratory import Laboratory
@@ -88,14 +88,15 @@ def find(lab: Laboratory, begun: Start, samples: Samples, options: Options) -> F
         best = rest
     if best.score.total < ENOUGH_DB:
         best = transforms.corrected(designer, best)
+    if best.score.total < ENOUGH_DB:
+        floats.say_worst(designer, best)
+    best = heads.joined(designer, best)
     drifted = drift(lab, begun.graph, best.graph, best.plan, samples)
     if drifted:
         steady = _without_recurrent(designer, best, drifted)
         if steady is None or drift(lab, begun.graph, steady.graph, steady.plan, samples):
             return _left_float(designer, begun, best, drifted)
         best = steady
-    if best.score.total < ENOUGH_DB:
-        floats.say_worst(designer, best)
     return Found(
         graph=best.graph,
         draft=best.draft,
@@ -121,14 +122,17 @@ def _other_decisions(designer: Designer, graph: Graph, best: Design) -> tuple[st
 def _first(designer: Designer, begun: Start) -> Design:
     """The best range method, with Concats of unlike operands in float: no method suits those."""
     kernels = designer.options.kernels
-    apart = Floats(nodes=unlike(begun.graph, begun.draft, begun.statistics, kernels))
+    joins = unlike(begun.graph, begun.draft, begun.statistics, kernels)
+    ends = heads.found(begun.graph, begun.draft)
+    apart = Floats(nodes={**ends, **joins})
     drafted = designer.drafted(begun.graph, apart) if apart.nodes else begun.draft
     if not has_int8(drafted):
-        apart, drafted = Floats(), begun.draft
+        joins, apart = {}, Floats(nodes=ends)
+        drafted = designer.drafted(begun.graph, apart)
     statistics = designer.seen(begun.graph, begun.statistics, drafted)
     best = designer.designed("ranges", begun.graph, statistics, drafted, apart)
-    if apart.nodes:
-        designer.journal.decided(f"{len(apart.nodes)} nodes in float for Concats of unlike ranges")
+    if joins:
+        designer.journal.decided(f"{len(joins)} nodes in float for Concats of unlike ranges")
     designer.journal.decided(f"{best.method} ranges", text(best.score))
     return best
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Trials:
     def of_plan(self, graph: Graph, plan: QuantPlan) -> Score:
         """The score of the artifact that is written of `graph` and `plan`."""
         with self.lab.artifact(graph, plan) as artifact:
-            return self._score(artifact)
+            return self._score(artifact, self._least(plan))
 
     def of_float(self, graph: Graph) -> Score:
         """The score of another float graph: how exact a transform was."""
@@ -51,8 +52,14 @@ class Trials:
             meter.add(reference, model.run(sample, on))
         return meter.score()
 
-    def _score(self, model: Runner) -> Score:
-        meter = Meter(self.parts)
+    def _least(self, plan: QuantPlan) -> Mapping[str, float]:
+        """Half a step of every output that is a distribution and has codes: what lies below is one
+        code, which as a logarithm would outweigh all that the model lost before it."""
+        found = ((part.output, plan.tensors.get(part.output)) for part in self.parts)
+        return {name: encoding.scale[0] / 2.0 for name, encoding in found if encoding is not None}
+
+    def _score(self, model: Runner, least: Mapping[str, float] = MappingProxyType({})) -> Score:
+        meter = Meter(self.parts, least)
         for sample, reference in zip(self.samples, self.references, strict=True):
             meter.add(reference, model.run(sample))
         return meter.score()

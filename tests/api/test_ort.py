@@ -89,8 +89,9 @@ def test_weights_beside_the_model_do_not_fit(net: Path) -> None:
     from typing import Any, cast
 
     from edgeq.api.formats import ship
+    from edgeq.api.forms import Form
     from edgeq_runtime.outside import ModelBytes
 
-    work = cast(Any, SimpleNamespace(settings=ORT))
+    work = cast(Any, SimpleNamespace(settings=ORT, form=Form("onnxruntime", "ort")))
     with pytest.raises(EdgeqError, match=r"over 2 GB, which an \.ort file cannot hold"):
         ship(work, ModelBytes.beside(b"", "folder", 3 << 30), None)

@@ -199,7 +199,7 @@ def _with_parameters(case: Any, cases: Mapping[str, Any]) -> tuple[Any, dict[str
             model.graph.initializer.append(onnx.numpy_helper.from_array(value, row.name))
         else:
             kept.append(row)
-            feeds[row.name] = value
+            feeds[row.name] = np.asarray(value)
     del model.graph.input[:]
     model.graph.input.extend(kept)
     return model, feeds
@@ -359,7 +359,7 @@ def _run_all(cases: Sequence[Any], jobs: int, trace: bool) -> Iterator[Outcome]:
                 said = "crash: too slow" if late else f"crash: exit {child.exitcode}"
                 done[at] = Outcome(cases[at].name, is_covered(cases[at].model), "pass", said)
     for connection, child in idle:
-        connection.close()
+        connection.send(None)
         child.join()
     return (done[at] for at in range(len(cases)))
 
@@ -386,11 +386,7 @@ def _serve(
     warnings.simplefilter("ignore")
     if not trace:  # what engines say of their own is not the result
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    while True:
-        try:
-            at = connection.recv()
-        except EOFError:
-            return
+    while (at := connection.recv()) is not None:
         connection.send(run_case(cases[at], every, trace))
 
 

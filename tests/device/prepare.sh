@@ -14,6 +14,7 @@ vela='ethos-u-vela==5.2.0'
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 
+[ "$(id -u)" = 0 ] || { echo "prepare.sh: Debian's packages and their files need root" >&2; exit 3; }
 packages=
 need() { command -v "$1" >/dev/null || packages="$packages $2"; }
 PATH=$PATH:/usr/sbin:/sbin
@@ -40,13 +41,11 @@ if [ ! -d "$folder/arm64" ] || [ "$(cat "$folder/made" 2>/dev/null)" != "$made" 
     printf '%s\n' "$made" >"$folder/made"
 fi
 
-if [ ! -x "$folder/vela/bin/vela" ]; then
+if [ "$(cat "$folder/vela/made" 2>/dev/null)" != "$vela" ]; then
     rm -rf "$folder/vela"
     "$python" -m venv "$folder/vela"
-    "$folder/vela/bin/pip" install --quiet --disable-pip-version-check "$vela" || {
-        rm -rf "$folder/vela"
-        exit 1
-    }
+    "$folder/vela/bin/pip" install --quiet --disable-pip-version-check "$vela"
+    printf '%s\n' "$vela" >"$folder/vela/made"
 fi
 
 if [ ! -e "$folder/board.img" ]; then

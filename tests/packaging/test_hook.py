@@ -63,14 +63,24 @@ def test_the_default_install_is_what_the_design_lists(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())
     rows = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["dependencies"]
     names = [row.partition(">=")[0] for row in rows]
-    assert names == ["numpy", "onnx", "onnx-ir", "onnxruntime", "click", "rich"]
+    litert = "ai-edge-litert"
+    wanted = ["numpy", "onnx", "onnx-ir", "onnxruntime", "flatbuffers", litert, "click", "rich"]
+    assert names == wanted
+    markers = {row.partition(">=")[0]: row.partition(";")[2] for row in rows if ";" in row}
+    assert list(markers) == [litert]
+    assert "x86_64" in markers[litert] and "aarch64" in markers[litert]
     assert sorted(project["project"]["optional-dependencies"]) == ["dev", "images", "torch"]
 
 
 def test_the_runtime_needs_numpy_alone(repository: Path) -> None:
     project = tomllib.loads((repository / "runtimes/python/pyproject.toml").read_text())["project"]
     assert project["dependencies"] == ["numpy>=1.21"]
-    assert sorted(project["optional-dependencies"]) == ["images", "onnxruntime"]
+    assert sorted(project["optional-dependencies"]) == [
+        "images",
+        "litert",
+        "onnxruntime",
+        "tflite-runtime",
+    ]
     assert project["requires-python"] == ">=3.9"
 
 

@@ -1,6 +1,7 @@
 """Tiny models and bundles for the runtime's tests: made in memory, one second at most."""
 
 import importlib
+import importlib.util
 import itertools
 import json
 import sys
@@ -15,8 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.bundle import BundleContents, assemble
-from edgeq_runtime import archive, canonical, manifest
-from edgeq_runtime.engines import onnxruntime as engine
+from edgeq_runtime import archive, canonical, engines, manifest
 
 Files = dict[str, bytes]
 
@@ -80,7 +80,9 @@ def int8_model() -> bytes:
 
 def contents(model: bytes, **changes: Any) -> BundleContents:
     """What an SDK would say of a model with inputs in -1..1; made for a Raspberry Pi 5."""
-    session = engine.open_session(model, exact=True)
+    name = engines.for_model(model)
+    module = engines.get(name)
+    session = module.open_session(model, exact=True)
     given: dict[str, Any] = {
         "name": "tiny",
         "target": "rpi5",
@@ -89,9 +91,9 @@ def contents(model: bytes, **changes: Any) -> BundleContents:
         "inputs": session.inputs,
         "outputs": session.outputs,
         "input_ranges": {info.name: (-1.0, 1.0) for info in session.inputs},
-        "engine": "onnxruntime",
-        "engine_measured": engine.version(),
-        "engine_minimum": "1.18.0",
+        "engine": name,
+        "engine_measured": module.version(),
+        "engine_minimum": "2.1.0" if name == "litert" else "1.18.0",
         "exact_kernels": "safe",
         "architecture": "aarch64",
         "required_features": ("asimd",),
@@ -109,7 +111,7 @@ def make() -> Make:
     """`make(model, **changes)`: the files of a bundle."""
 
     def files(model: bytes, **changes: Any) -> Files:
-        session = engine.open_session(model, exact=True)
+        session = engines.get(engines.for_model(model)).open_session(model, exact=True)
         return assemble(contents(model, **changes), session.run)
 
     return files
@@ -185,117 +187,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         sys.modules.pop(module, None)
 
 
-# -- TFLite files, written by the schema module of LiteRT -----------------------------------------
+# -- TFLite files ---------------------------------------------------------------------------------
 
-
-class TfliteFile:
-    """A TFLite file in the making. `model` and `graph` are the schema's objects, to be spoilt."""
-
-    def __init__(self) -> None:
-        self.schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
-        self.model = self.schema.ModelT()
-        self.model.version, self.model.description = 3, b"made by a test"
-        self.model.buffers = [self.schema.BufferT()]
-        self.model.operatorCodes, self.model.metadata = [], []
-        self.graph = self.subgraph()
-
-    def subgraph(self) -> Any:
-        """One more; the first is there."""
-        graph = self.schema.SubGraphT()
-        graph.name, graph.tensors, graph.operators = "main", [], []
-        graph.inputs, graph.outputs = [], []
-        self.model.subgraphs = [*(self.model.subgraphs or []), graph]
-        self.graph = graph
-        return graph
-
-    def buffer(self, data: bytes) -> int:
-        made = self.schema.BufferT()
-        made.data = np.frombuffer(data, np.uint8)
-        self.model.buffers.append(made)
-        return len(self.model.buffers) - 1
-
-    def tensor(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: str = "FLOAT32",
-        *,
-        data: Any = None,
-        scale: Any = None,
-        zero_point: Any = 0,
-        axis: int = 0,
-        **fields: Any,
-    ) -> int:
-        """`data`: array or bytes of a constant; `fields`: more of the schema's, by its names."""
-        made = self.schema.TensorT()
-        made.name, made.shape = name, np.array(shape, np.int32)
-        made.type = getattr(self.schema.TensorType, dtype)
-        if data is not None:
-            made.buffer = self.buffer(data if isinstance(data, bytes) else data.tobytes())
-        if scale is not None:
-            made.quantization = self.schema.QuantizationParametersT()
-            made.quantization.scale = np.atleast_1d(np.float32(scale))
-            made.quantization.zeroPoint = np.atleast_1d(np.int64(zero_point))
-            made.quantization.quantizedDimension = axis
-        for field, value in fields.items():
-            setattr(made, field, value)
-        self.graph.tensors.append(made)
-        return len(self.graph.tensors) - 1
-
-    def operator(
-        self,
-        code: str,
-        inputs: list[int],
-        outputs: list[int],
-        options: str = "",
-        version: int = 1,
-        **fields: Any,
-    ) -> Any:
-        """`options` names the table of options; `fields` are its own, by the schema's names."""
-        number = getattr(self.schema.BuiltinOperator, code)
-        row = self.schema.OperatorCodeT()
-        row.builtinCode, row.deprecatedBuiltinCode = number, min(number, 127)
-        row.version = version
-        self.model.operatorCodes.append(row)
-        made = self.schema.OperatorT()
-        made.opcodeIndex = len(self.model.operatorCodes) - 1
-        made.inputs, made.outputs = inputs, outputs
-        if options:
-            second = not hasattr(self.schema.BuiltinOptions, options)
-            union = self.schema.BuiltinOptions2 if second else self.schema.BuiltinOptions
-            table = getattr(self.schema, f"{options}T")()
-            for field, value in fields.items():
-                setattr(table, field, value)
-            key = "builtinOptions2" if second else "builtinOptions"
-            setattr(made, f"{key}Type", getattr(union, options))
-            setattr(made, key, table)
-        self.graph.operators.append(made)
-        return made
-
-    def ends(self, inputs: list[int], outputs: list[int]) -> None:
-        self.graph.inputs, self.graph.outputs = inputs, outputs
-
-    def note(self, name: str, data: bytes) -> None:
-        row = self.schema.MetadataT()
-        row.name, row.buffer = name, self.buffer(data)
-        self.model.metadata.append(row)
-
-    def sign(self, inputs: dict[str, int], outputs: dict[str, int], key: str) -> None:
-        made = self.schema.SignatureDefT()
-        made.signatureKey, made.subgraphIndex = key, 0
-        for field, names in (("inputs", inputs), ("outputs", outputs)):
-            rows = []
-            for name, index in names.items():
-                row = self.schema.TensorMapT()
-                row.name, row.tensorIndex = name, index
-                rows.append(row)
-            setattr(made, field, rows)
-        self.model.signatureDefs = [*(self.model.signatureDefs or []), made]
-
-    def bytes(self) -> bytes:
-        builder = importlib.import_module("flatbuffers").Builder(1024)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+TfliteFile = Any
+"""What tests/fuzz/tfl_file.py defines."""
 
 
 @pytest.fixture
@@ -303,7 +198,12 @@ def tflite_file() -> Callable[[], TfliteFile]:
     """A new TFLite file to fill; skips where LiteRT is not installed."""
     pytest.importorskip("ai_edge_litert")
     pytest.importorskip("flatbuffers")
-    return TfliteFile
+    path = Path(__file__).parents[1] / "fuzz" / "tfl_file.py"
+    spec = importlib.util.spec_from_file_location("edgeq_test_tfl_file", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TfliteFile  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from edgeq_runtime import EdgeqError, TensorInfo, engines, isolate
 
 pytest.importorskip("ai_edge_litert")
-from edgeq_runtime.engines import capabilities, litert, tflite_session  # noqa: E402
+from edgeq_runtime.engines import capabilities, litert, tflite_session
 
 File = Any  # conftest's TfliteFile
 NewFile = Callable[[], File]
@@ -211,12 +211,12 @@ def test_state_begins_anew_with_each_run(tflite_file: NewFile) -> None:
 
 def test_threads_may_share_a_session(dense_file: File) -> None:
     session = litert.open_session(dense_file.bytes(), threads=1)
-    wrong = []
+    wrong: list[Any] = []
 
     def work(scale: float) -> None:
-        for _ in range(200):
-            if session.run({"x": scale * X})["y"].tolist() != [[9 * scale + 10, 21 * scale + 20]]:
-                wrong.append(scale)
+        wanted = [[9 * scale + 10, 21 * scale + 20]]
+        got = [session.run({"x": scale * X})["y"].tolist() for _ in range(200)]
+        wrong.extend(row for row in got if row != wanted)
 
     threads = [threading.Thread(target=work, args=(float(scale),)) for scale in range(4)]
     for thread in threads:

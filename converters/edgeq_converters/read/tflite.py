@@ -15,7 +15,7 @@ from edgeq.errors import EdgeqError, did_you_mean
 from edgeq.ir import IR_VERSION, OPSET, Graph, check
 from edgeq.ir.inference import InferenceFailure, infer
 from edgeq_converters.read import files
-from edgeq_converters.read.findings import Findings, one_line, quote
+from edgeq_converters.read.findings import Findings, counted, one_line, quote
 from edgeq_converters.read.onnx import NO_SHAPES
 from edgeq_converters.read.result import ReadResult
 from edgeq_converters.read.tfl import (
@@ -82,7 +82,7 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
         graph=made.graph,
         source_opset=0,
         source_ir=0,
-        notes=(*source.notes, *made.ctx.notes),
+        notes=(*source.notes, *made.notes()),
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
         format="tflite",
@@ -187,9 +187,8 @@ class _Source:
             except NotPerSample as reason:
                 if fixed not in (None, 1):
                     raise self._bad_batch(str(reason)) from None
-                self.notes.append(
-                    f"the batch is open in the file and read as 1: {reason}, so samples are mixed"
-                )
+                text = "the batch is open in the file and read as 1: samples are not apart"
+                self.notes.append(f"{text}, {reason}")
         return _Made(self, frozenset(), None)
 
     def _bad_batch(self, reason: str) -> EdgeqError:
@@ -226,10 +225,19 @@ class _Made:
     def __init__(self, source: _Source, free: frozenset[int], batch: int | None) -> None:
         self.source = source
         self.ctx = Reading(source.graph, free_batch=free)
+        self._given: set[onnx_ir.Value] = set(self.ctx.inputs)
         self._run()
         outputs = [self._output(index) for index in source.graph.outputs]
         self.graph = Graph(self._model(outputs, batch))
         self._infer(bool(free) and batch is None)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the reading had to say, and the biases that a float32 cannot hold to the unit."""
+        rounded = self.ctx.rounded_biases
+        if not rounded:
+            return tuple(self.ctx.notes)
+        many = counted(rounded, "bias code", "bias codes")
+        return (*self.ctx.notes, f"{many} beyond 2**23 kept to 24 bits")
 
     def _run(self) -> None:
         found = Findings(self.source.name, hints=_HINTS)
@@ -256,15 +264,14 @@ class _Made:
         """The tensor as it is stored; one that is an input, a constant or a second output too is
         made another tensor, so that it can have its name."""
         value = self.ctx.value(index)
-        taken = value.const_value is not None or value in self.ctx.inputs
-        if taken or value in self.__dict__.setdefault("_given", set()):
+        if value.const_value is not None or value in self._given:
             value = self.ctx.like(index, self.ctx.emit("Identity", value))
-        self.__dict__["_given"].add(value)
+        self._given.add(value)
         return value
 
     def _model(self, outputs: list[onnx_ir.Value], batch: int | None) -> onnx_ir.Model:
         ctx, source = self.ctx, self.source
-        constants = _constants(ctx.nodes, outputs)
+        constants = _constants(ctx.nodes)
         interface = [
             *zip(ctx.inputs, source.inputs.values(), strict=True),
             *zip(outputs, (source.outputs[i] for i in source.graph.outputs), strict=True),
@@ -305,6 +312,10 @@ class _Made:
         if wanted is None or value.shape is None:
             return
         known = [size if isinstance(size, int) else size.value for size in value.shape]
+        if free and self.ctx.hides_batch and len(known) == len(wanted):
+            pairs = zip(known, wanted, strict=True)
+            known = [said if size is None else size for size, said in pairs]
+            value.shape = onnx_ir.Shape(known)
         if free and known != list(wanted):
             raise NotPerSample(f"{quote(str(value.name))} would be {known}")
         fixed = [size for size in known if isinstance(size, int)]
@@ -320,9 +331,7 @@ def _size(size: int | str, batch: int | None) -> int | str:
     return batch if batch is not None and size == BATCH else size
 
 
-def _constants(
-    nodes: Iterable[onnx_ir.Node], outputs: Iterable[onnx_ir.Value]
-) -> list[onnx_ir.Value]:
+def _constants(nodes: Iterable[onnx_ir.Node]) -> list[onnx_ir.Value]:
     """The constants that are read, in order of use."""
     found = {
         value: None

@@ -49,8 +49,8 @@ class TfliteTensors:
 
     def showing(self, names: Sequence[str]) -> bytes:
         """The file with the tensors of `names` (of `inside`) as outputs beside its own."""
-        import flatbuffers  # type: ignore[import-untyped]
-        from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated as schema
 
         model = schema.ModelT.InitFromPackedBuf(self._bytes, 0)
         graph = model.subgraphs[0]

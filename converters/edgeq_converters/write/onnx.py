@@ -54,7 +54,7 @@ def write(
     lowered = qdq.lower(graph, plan, activation_dtype)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="edgeq")
     imports = dict(graph.model.opset_imports)
-    if plan is not None and activation_dtype == "int8" and _fits_opset_20(graph):
+    if plan is not None and activation_dtype == "int8" and _fits_opset_20(graph, plan):
         imports[""] = SIGNED_OPSET
     for domain, version in sorted(imports.items()):
         model.opset_import.add(domain=domain, version=version)
@@ -74,7 +74,7 @@ def write(
     return outside.stored(bytes(model.SerializeToString(deterministic=True)), left)
 
 
-def _fits_opset_20(graph: Graph) -> bool:
+def _fits_opset_20(graph: Graph, plan: QuantPlan) -> bool:
     """Whether every operator means the same at opset 20, and no tensor is of a 4-bit type."""
     nodes = list(graph.model.graph.all_nodes())
     values = [value for node in nodes for value in (*node.inputs, *node.outputs) if value]
@@ -82,6 +82,7 @@ def _fits_opset_20(graph: Graph) -> bool:
     return not (
         any(node.op_type in CHANGED_AT_21 for node in nodes)
         or any(value.dtype in narrow for value in values)
+        or any(encoding.dtype == "int4" for encoding in plan.tensors.values())
     )
 
 

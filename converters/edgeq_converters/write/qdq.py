@@ -20,7 +20,7 @@ from edgeq.ir import Graph, attribute, constant, is_captured
 from edgeq.numerics import affine
 from edgeq.quant import candidates
 from edgeq.quant.layers import bias_vector
-from edgeq.quant.plan import Encoding, QuantPlan, reader_key
+from edgeq.quant.plan import DYNAMIC, Encoding, QuantPlan, reader_key
 from edgeq_converters.write import tensors
 from edgeq_converters.write.clamps import codes_of, is_dropped, mismatch
 from edgeq_converters.write.dynamic import Dynamic
@@ -30,7 +30,7 @@ from edgeq_converters.write.stored import Stored
 _SHIFT = 128
 """int8 code + 128 = uint8 code, zero point likewise."""
 
-_NAMED = ("int8", "dynamic-int8", "int8-weights")
+_NAMED = ("int8", *DYNAMIC, "int8-weights")
 """Precisions that this module lowers; a node that has one must be in the graph."""
 
 
@@ -58,6 +58,7 @@ class _Lowering:
         self.raw: dict[onnx_ir.Value, str] = {}
         self.restored: dict[onnx_ir.Value, str] = {}
         self.constants: dict[str, str] = {}
+        self.zero_points: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def run(self) -> Sink:
         for value in self.graph.model.graph.inputs:
@@ -106,6 +107,8 @@ class _Lowering:
         made.output.extend(self._raw_name(value) for value in outputs)
         if precision == "dynamic-int8":
             self._dynamic(node, made)
+        elif precision == "dynamic-int4":
+            self._widened(node, made)
         elif precision == "int8-weights":
             self._stored(node, made)
         else:
@@ -132,6 +135,15 @@ class _Lowering:
             raise mismatch(f"node `{node.name}` ({node.op_type}) cannot run in dynamic int8")
         self.dynamic.product(made, *weight)
 
+    def _widened(self, node: onnx_ir.Node, made: onnx.NodeProto) -> None:
+        """A MatMul or Gemm on int4 weights: in float here, whatever other engines do."""
+        made.input.extend(self._float(value) for value in node.inputs)
+        weight = self._weight(node, node.inputs[1], "int4")
+        if weight is None or node.op_type not in ("Gemm", "MatMul") or weight[1].ndim != 2:
+            raise mismatch(f"node `{node.name}` ({node.op_type}) has no int4 matrix")
+        made.input[1] = self.stored.widened(*weight)
+        self.out.nodes.append(made)
+
     def _stored(self, node: onnx_ir.Node, made: onnx.NodeProto) -> None:
         """An op that computes in float; those of its constants that have an encoding are int8."""
         weights = [self._weight(node, value) for value in node.inputs]
@@ -148,15 +160,15 @@ class _Lowering:
         self.out.nodes.append(made)
 
     def _weight(
-        self, node: onnx_ir.Node, value: onnx_ir.Value | None
+        self, node: onnx_ir.Node, value: onnx_ir.Value | None, dtype: str = "int8"
     ) -> tuple[str, NDArray[Any], Encoding] | None:
-        """Key, array and encoding of a constant that is stored in int8; None for all others."""
+        """Key, array and encoding of a constant that is stored in `dtype`; None for all others."""
         array = constant(value)
         if value is None or array is None:
             return None
         key = self._key(node, value)
         encoding = self.plan.tensors.get(key)
-        if encoding is None or encoding.dtype != "int8" or not encoding.symmetric:
+        if encoding is None or encoding.dtype != dtype or not encoding.symmetric:
             return None
         _check_scales(key, array, encoding)
         return key, array, encoding
@@ -182,7 +194,7 @@ class _Lowering:
         if not self._is_int8_made(value) and (value.is_graph_output() or is_captured(value)):
             return name
         if value not in self.raw:
-            self.raw[value] = self.out.fresh(f"{name}_raw")
+            self.raw[value] = self.out.fresh(f"{name}_raw", whole=True)
         return self.raw[value]
 
     def _float(self, value: onnx_ir.Value | None) -> str:
@@ -225,15 +237,11 @@ class _Lowering:
         scale = np.array(encoding.scale, np.float32)
         points = np.array(encoding.zero_point, np.int64)
         _check_scales(name, array, encoding)
-        if encoding.dtype == "int8" and encoding.symmetric:
-            codes: NDArray[Any] = affine.quantize_weights(array, scale, encoding.axis)
-        else:
-            codes = affine.quantize(array, scale, points, dtype=encoding.dtype, axis=encoding.axis)
+        codes = affine.quantize(array, scale, points, dtype=encoding.dtype, axis=encoding.axis)
         stored = self.out.store(f"{name}_quantized", self._shifted(codes, encoding))
         restored = self.out.fresh(f"{name}_dequantized")
         inputs = [stored, *self._parameters(name, encoding)]
-        label = f"{name}_dequantize"
-        self.out.add("DequantizeLinear", label, inputs, [restored], axis=encoding.axis)
+        self.out.add("DequantizeLinear", "", inputs, [restored], axis=encoding.axis)
         return restored
 
     def _pair(self, value: onnx_ir.Value) -> None:
@@ -244,8 +252,8 @@ class _Lowering:
         codes = self.out.fresh(f"{name}_quantized")
         restored = self.out.fresh(f"{name}_dequantized") if raw == name else name
         self.restored[value] = restored
-        self.out.add("QuantizeLinear", f"{name}_quantize", [raw, *parameters], [codes])
-        self.out.add("DequantizeLinear", f"{name}_dequantize", [codes, *parameters], [restored])
+        self.out.add("QuantizeLinear", "", [raw, *parameters], [codes])
+        self.out.add("DequantizeLinear", "", [codes, *parameters], [restored])
 
     def _parameters(self, name: str, encoding: Encoding) -> list[str]:
         """Store scale and zero point: numbers for one, vectors for one per channel."""
@@ -254,10 +262,14 @@ class _Lowering:
         points = points if points.dtype == np.uint8 else points.astype(encoding.dtype)
         if encoding.axis is None:
             scale, points = scale.reshape(()), points.reshape(())
-        return [
-            self.out.store(f"{name}_scale", scale),
-            self.out.store(f"{name}_zero_point", points),
-        ]
+        return [self.out.store(f"{name}_scale", scale), self._zero_point(name, points)]
+
+    def _zero_point(self, name: str, points: NDArray[Any]) -> str:
+        """Stored once for all that have the same: most are zeros."""
+        key = points.dtype.str, points.shape, points.tobytes()
+        if key not in self.zero_points:
+            self.zero_points[key] = self.out.store(f"{name}_zero_point", points)
+        return self.zero_points[key]
 
     def _shifted(self, codes: NDArray[Any], encoding: Encoding) -> NDArray[Any]:
         """Activation codes and zero points as the artifact has them."""
@@ -282,6 +294,10 @@ class _Lowering:
 
 def _check_scales(name: str, array: NDArray[Any], encoding: Encoding) -> None:
     count = len(encoding.scale)
+    if encoding.block is not None:
+        if array.ndim != 2 or array.size != count * encoding.block:
+            raise mismatch(f"tensor `{name}` {list(array.shape)} has {count} blocks")
+        return
     size = 1 if encoding.axis is None else array.shape[encoding.axis : encoding.axis + 1]
     if size not in (count, (count,)):
         raise mismatch(f"tensor `{name}` {list(array.shape)} has {count} scales")

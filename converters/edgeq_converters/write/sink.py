@@ -14,6 +14,11 @@ from edgeq.ir import free_name
 from edgeq_converters.write import tensors
 
 
+LONGEST = 28
+"""Characters of a name that only the artifact has: of longer ones the end is kept. Exporters call a
+tensor by all the ops it went through, and each name is in the file several times."""
+
+
 class Sink:
     """The artifact's nodes, in an order that runs, and the initializers they read."""
 
@@ -22,9 +27,10 @@ class Sink:
         self.initializers: list[onnx.TensorProto] = []
         self._used = set(_names(graph))
 
-    def fresh(self, wanted: str) -> str:
-        """A name for a tensor or a node that neither the graph nor an earlier call has."""
-        name = free_name(wanted, self._used)
+    def fresh(self, wanted: str, *, whole: bool = False) -> str:
+        """A name for a tensor or a node that neither the graph nor an earlier call has. `whole`
+        keeps all of a long one: readers of the artifact go by how it begins."""
+        name = free_name(wanted if whole else wanted[-LONGEST:], self._used)
         self._used.add(name)
         return name
 
@@ -32,6 +38,12 @@ class Sink:
         """Add an initializer, called `name` or like it; returns what it is called."""
         name = self.fresh(name)
         self.initializers.append(tensors.from_array(name, np.asarray(array)))
+        return name
+
+    def store_nibbles(self, name: str, codes: NDArray[np.int8]) -> str:
+        """Add an initializer of int4 codes -8..7, called `name` or like it."""
+        name = self.fresh(name)
+        self.initializers.append(tensors.from_nibbles(name, codes))
         return name
 
     def add(
@@ -42,8 +54,9 @@ class Sink:
         outputs: Sequence[str],
         **attributes: Any,
     ) -> None:
-        """Add a node, called `name` or like it. An attribute that is None is left out."""
-        node = onnx.NodeProto(op_type=op_type, name=self.fresh(name))
+        """Add a node, called `name` or like it; "" for one that only the artifact has, which goes
+        without a name to save its bytes. An attribute that is None is left out."""
+        node = onnx.NodeProto(op_type=op_type, name=self.fresh(name, whole=True) if name else "")
         node.input.extend(inputs)
         node.output.extend(outputs)
         for key, value in attributes.items():

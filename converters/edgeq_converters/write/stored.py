@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeq.numerics import affine
+from edgeq.numerics import affine, blocks
 from edgeq.quant.plan import Encoding
 from edgeq_converters.write.sink import Sink
 
@@ -32,9 +32,8 @@ class Stored:
     ) -> str:
         """The int8 codes of weights [...] as an initializer."""
         if (key, transposed) not in self._codes:
-            codes = affine.quantize_weights(
-                array, np.array(encoding.scale, np.float32), encoding.axis
-            )
+            scale = np.array(encoding.scale, np.float32)
+            codes = affine.quantize(array, scale, axis=encoding.axis)
             name = self.sink.store(f"{key}_codes", codes.T if transposed else codes)
             self._codes[key, transposed] = name
         return self._codes[key, transposed]
@@ -53,7 +52,33 @@ class Stored:
             after = 0 if encoding.axis is None else array.ndim - encoding.axis - 1
             codes = self.codes(key, array, encoding)
             self._restored[key] = self.sink.fresh(f"{key}_restored")
-            self._rescale(key, codes, self.scales(key, encoding, after), self._restored[key])
+            self._rescale(codes, self.scales(key, encoding, after), self._restored[key])
+        return self._restored[key]
+
+    def widened(self, key: str, matrix: NDArray[Any], encoding: Encoding) -> str:
+        """The float tensor that `matrix`, stored in int4, is turned back into.
+
+        By a DequantizeLinear, which is the one operator that reads blocks. ONNX Runtime (1.31.1)
+        makes one operator of it and the product behind it where there are blocks.
+        """
+        if key in self._restored:
+            return self._restored[key]
+        axis, block = encoding.axis or 0, encoding.block
+        scale = np.array(encoding.scale, np.float32)
+        rows = matrix if axis == 0 else matrix.T
+        if block is not None:
+            scale = scale.reshape(rows.shape[0], -1)
+        codes = blocks.quantize(rows, scale, block)
+        if axis == 1:
+            codes, scale = codes.T, scale.T
+        inputs = [
+            self.sink.store_nibbles(f"{key}_codes", codes),
+            self.sink.store(f"{key}_scale", scale),
+        ]
+        self._restored[key] = self.sink.fresh(f"{key}_restored")
+        along = axis if block is None else 1 - axis
+        outputs = [self._restored[key]]
+        self.sink.add("DequantizeLinear", "", inputs, outputs, axis=along, block_size=block)
         return self._restored[key]
 
     def gathered(
@@ -72,10 +97,10 @@ class Stored:
         for word, stored in tables.items():
             inputs, name = [stored, node.input[1]], f"{node.name}_{word}"
             self.sink.add("Gather", name, inputs, [picked[word]], axis=0)
-        self._rescale(node.name, picked["codes"], picked["scale"], output)
+        self._rescale(picked["codes"], picked["scale"], output)
 
-    def _rescale(self, name: str, codes: str, scale: str, output: str) -> None:
+    def _rescale(self, codes: str, scale: str, output: str) -> None:
         wide = self.sink.fresh(f"{output}_wide")
         to = int(onnx.TensorProto.FLOAT)
-        self.sink.add("Cast", f"{name}_widen", [codes], [wide], to=to)
-        self.sink.add("Mul", f"{name}_rescale", [wide, scale], [output])
+        self.sink.add("Cast", "", [codes], [wide], to=to)
+        self.sink.add("Mul", "", [wide, scale], [output])

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
+from edgeq.numerics import blocks
 from edgeq_converters.formats.outside import Outside
 from edgeq_converters.write import outside
 
@@ -23,6 +24,13 @@ def from_array(name: str, array: NDArray[Any]) -> onnx.TensorProto:
         dims=array.shape,
         raw_data=little.tobytes(),
     )
+
+
+def from_nibbles(name: str, codes: NDArray[np.int8]) -> onnx.TensorProto:
+    """An initializer of int4: codes -8..7, two to a byte."""
+    packed = blocks.pack(codes).tobytes()
+    int4 = onnx.TensorProto.INT4
+    return onnx.TensorProto(name=name, data_type=int4, dims=codes.shape, raw_data=packed)
 
 
 def from_ir(name: str, tensor: onnx_ir.TensorProtocol) -> onnx.TensorProto:

@@ -1,4 +1,5 @@
-"""What an artifact is and refers to, looked at before an engine sees it: FORMAT.md 4.4, 4.5, 6.6.
+"""What an artifact is and refers to, looked at before an engine sees it: FORMAT.md 4.4, 4.5, 6.6,
+10.2.
 
 Engines differ in what they follow: ONNX Runtime 1.18 to 1.20 look for external data of a model in
 memory in the current folder, 1.21 to 1.23 follow any path (1.21 and 1.22 any address in memory),
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from edgeq_runtime import tflite
 from edgeq_runtime.canonical import damaged
+from edgeq_runtime.errors import EdgeqError
 
 ALIGNMENT = 4096
 """Each tensor of the file of weights begins at a multiple of it."""
@@ -50,9 +53,12 @@ def check(data: bytes, name: str, form: str, weights: str | None, size: int) -> 
     `size`: bytes of that file. Returns its pieces [start, stop) that no tensor covers, which must
     be zeros. Raises EdgeqError [damaged-bundle].
     """
-    is_ort = data[4:8] == b"ORTM"
-    if form in ("onnx", "ort") and is_ort != (form == "ort"):
-        raise damaged(f"`{name}` is {'' if is_ort else 'not '}in ORT format, not as it says")
+    for mark, kind, called in ((b"ORTM", "ort", "in ORT format"), (b"TFL3", "tflite", "TFLite")):
+        is_so = data[4:8] == mark
+        if form in ("onnx", "ort", "tflite") and is_so != (form == kind):
+            raise damaged(f"`{name}` is {'' if is_so else 'not '}{called}, not as it says")
+    if form == "tflite":
+        _check_tflite(data, name)
     # a reference has the key `location`, in so many bytes: without the word there is none
     if form != "onnx" or (weights is None and b"location" not in data):
         return ()
@@ -66,6 +72,14 @@ def check(data: bytes, name: str, form: str, weights: str | None, size: int) -> 
     if weights is not None and end != size:
         raise damaged(f"`{name}`: its tensors end at byte {end} of `{weights}`, not at {size}")
     return tuple(gap for gap in gaps if gap[0] < gap[1])
+
+
+def _check_tflite(data: bytes, name: str) -> None:
+    """Every rule of rule 10.2."""
+    try:
+        tflite.parse(data)
+    except EdgeqError as error:
+        raise damaged(f"`{name}`: {error.message}") from None
 
 
 def _range(entries: Mapping[str, str], name: str, weights: str | None) -> Range:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, NoReturn, TypeVar
 
 from edgeq_runtime import archive, canonical, limits
-from edgeq_runtime.cpu import Needs
+from edgeq_runtime import cpu as cpus
+from edgeq_runtime.cpu import Cpu, Needs
 from edgeq_runtime.errors import EdgeqError
 from edgeq_runtime.golden import (
     FLOATS,
@@ -27,6 +28,7 @@ from edgeq_runtime.preprocess import InputSpec
 from edgeq_runtime.tensors import Dimension, TensorInfo
 
 NO_DIGEST = "0" * 64
+MAX_COMPUTES = 16
 KERNELS = ("safe", "needed")
 """exact_kernels: "safe": no kernel can saturate on these weights; "needed": a kernel that
 saturates computes other integers."""
@@ -65,11 +67,20 @@ class MadeFor:
 
 
 @dataclass(frozen=True)
+class Computes:
+    """What the engine computes the floats of an artifact in, on a processor with all `features`."""
+
+    features: tuple[str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself. `quality`, `gate`, `calibration`, `ops`, `left_in_float` and
     `model` are JSON of the SDK that a runtime only shows. `raw` is the whole document. `weights`
     is the file of weights beside the artifact, of a model that one file cannot hold; `made_for` is
-    there for an artifact in ORT format alone."""
+    there for an artifact in ORT format alone. `compute` has its rows in the order to try them, and
+    none where every processor computes alike."""
 
     name: str
     target: str
@@ -93,6 +104,16 @@ class Manifest:
     digest: str
     raw: Mapping[str, Any]
     made_for: MadeFor | None = None
+    compute: tuple[Computes, ...] = ()
+
+    def computes(self, host: Cpu) -> str | None:
+        """What this processor computes floats in: "float16", "float32"; None: not said."""
+        for row in self.compute:
+            if row.features and not host.features:
+                return None
+            if not cpus.missing(row.features, host):
+                return row.dtype
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The document as read."""
@@ -162,6 +183,7 @@ def _manifest(top: _Object) -> Manifest:
         digest=top.text("digest"),
         raw=top.values,
         made_for=_made_for(artifact),
+        compute=_compute(artifact),
     )
     artifact.done()
     top.done()
@@ -181,6 +203,16 @@ def _made_for(artifact: _Object) -> MadeFor | None:
     if artifact.text("format") != "ort":
         return None
     return MadeFor(artifact.text("platform"), artifact.text("engine_version"))
+
+
+def _compute(artifact: _Object) -> tuple[Computes, ...]:
+    if "compute" not in artifact.names():
+        return ()
+    rows = []
+    for row in artifact.objects("compute", MAX_COMPUTES):
+        rows.append(Computes(row.texts("features"), row.word("computes", ("float16", "float32"))))
+        row.done()
+    return tuple(rows)
 
 
 def _check_references(manifest: Manifest) -> None:

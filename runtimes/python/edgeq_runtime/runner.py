@@ -30,7 +30,8 @@ SATURATES = (
 
 class Runner:
     """A loaded bundle. `inputs` and `outputs` are the model's; `warnings` were logged at loading;
-    `on_target` says whether this processor is what the bundle was built for."""
+    `on_target` says whether this processor is what the bundle was built for, `computes` in what it
+    computes floats where processors differ ("float16", "float32"), else None."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Runner:
         self.inputs: tuple[TensorInfo, ...] = bundle.manifest.inputs
         self.outputs: tuple[TensorInfo, ...] = bundle.manifest.outputs
         self.on_target = on_target
+        self.computes: str | None = bundle.manifest.computes(host)
         self.warnings = warnings
         self.session = session
         self._golden = bundle.golden  # small; the artifact is not kept beside the session
@@ -154,6 +156,7 @@ def load(
     """Open `bundle` (a path, or name -> contents) to run it.
 
     isolate: load it first in a child process, so that a crash is an error; costs one more load.
+    engine: "auto" is the bundle's own, or tflite-runtime where LiteRT is not installed.
     exact: the same integers on any host, slower where its kernels saturate; then a missing CPU
     feature is a warning, as on another architecture, which is always exact. cpu: this processor.
     """
@@ -161,7 +164,7 @@ def load(
     manifest = opened.manifest
     host = cpu if cpu is not None else cpus.host()
     on_target, warnings = cpus.check(manifest.cpu, host, exact=exact)
-    name = manifest.engine.name if engine == "auto" else engine
+    name = _chosen(manifest) if engine == "auto" else engine
     _check_platform(manifest, host)
     # before the import, which is where a wrong build dies
     _check_version(manifest, name, engines.installed_version(name), host)
@@ -209,6 +212,16 @@ def verify(
     )
     with runner:
         return runner.self_test()
+
+
+def _chosen(manifest: Manifest) -> str:
+    """The bundle's own engine; where it is not installed, what stands in for it, which refuses by
+    itself what it does not compute rightly."""
+    name = manifest.engine.name
+    fallback = engines.FALLBACKS.get(name)
+    if fallback is None or engines.installed_version(name) is not None:
+        return name
+    return name if engines.installed_version(fallback) is None else fallback
 
 
 def _check_platform(manifest: Manifest, host: Cpu) -> None:

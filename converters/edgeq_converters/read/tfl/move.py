@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,6 +39,9 @@ def reshape(ctx: Reading, op: Operator) -> None:
     """To the shape that the file says its result has."""
     source, result = op.inputs[0], op.outputs[0]
     same_scale(ctx, [source], result)
+    sizes = (ctx.shape(source), ctx.shape(result))
+    if math.prod(sizes[0]) != math.prod(sizes[1]):
+        raise Unsupported(f"makes {list(sizes[1])} of {list(sizes[0])}")
     ctx.put(result, ctx.emit("Reshape", ctx.flat(source), ctx.target(result, source)))
 
 
@@ -206,7 +210,7 @@ def strided_slice(ctx: Reading, op: Operator) -> None:
         perm = without(perm, plan.gone)
     if plan.new:
         if perm != tuple(range(len(perm))):
-            turned = ctx.emit("Transpose", ctx.like(result, made), perm=list(np.argsort(perm)))
+            turned = ctx.emit("Transpose", ctx.like(result, made), perm=np.argsort(perm).tolist())
             made, perm = turned, tuple(range(len(perm)))
         if 0 in plan.new and source in ctx.batched:
             raise NotPerSample("puts an axis before the batch")

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.read.tfl import windows
-from edgeq_converters.read.tfl.reading import Handler, Reading, Unsupported, channels_first
+from edgeq_converters.read.tfl.reading import (
+    Handler,
+    NotPerSample,
+    Reading,
+    Unsupported,
+    channels_first,
+)
 from edgeq_runtime.tflite import Operator
 
 _FIRST = channels_first(4)
@@ -73,14 +79,15 @@ def _resize(ctx: Reading, op: Operator, mode: str, more: Mapping[str, str]) -> N
     scales = [np.float32(new) / np.float32(old) for old, new in zip(before, after, strict=True)]
     attributes: dict[str, Any] = {**more, "mode": mode, "coordinate_transformation_mode": kind}
     source = ctx.value(op.inputs[0], _FIRST)
+    ctx.hides_batch |= op.inputs[0] in ctx.batched
     if all(
         float(scale) * old == new for scale, old, new in zip(scales, before, after, strict=True)
     ):
         factors = ctx.const(np.array([1, 1, *scales], np.float32), "scales")
         made = ctx.emit("Resize", source, None, factors, **attributes)
     elif op.inputs[0] in ctx.batched:
-        sizes = ctx.const(np.array(after, np.int64), "sizes")
-        made = ctx.emit("Resize", source, None, None, sizes, axes=[2, 3], **attributes)
+        # ONNX Runtime (1.31.1) refuses sizes of some axes alone, and sizes of all fix the batch
+        raise NotPerSample(f"{after} of {before} is no factor that float32 holds")
     else:
         shape = ctx.shape(op.outputs[0])
         sizes = ctx.const(np.array([shape[axis] for axis in _FIRST], np.int64), "sizes")

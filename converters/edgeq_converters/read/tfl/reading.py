@@ -81,6 +81,8 @@ class Reading:
         self.wanted: dict[onnx_ir.Value, str] = {}
         self.expected: dict[onnx_ir.Value, tuple[int | str, ...]] = {}
         self.notes: dict[str, None] = {}
+        self.rounded_biases = 0
+        self.hides_batch = False  # onnx infers no batch of a Resize, nor of what follows
         self._constants: dict[tuple[Any, ...], onnx_ir.Value] = {}
         self._count = 0
         self._about = ""
@@ -270,8 +272,8 @@ class Reading:
         encoding = numbers.bias_encoding(scale.scale[0], weights, codes.size)
         exact = codes.astype(np.float64) * np.array(encoding.scale, np.float64)
         held = exact.astype(np.float32)
-        if (np.rint(held.astype(np.float64) / np.array(encoding.scale)) != codes).any():
-            self.note(f"codes of the bias `{tensor.name}` are beyond what float32 holds exactly")
+        back = np.rint(held.astype(np.float64) / np.array(encoding.scale))
+        self.rounded_biases += int(np.count_nonzero(back != codes))
         return self._keyed(("bias", index, encoding.scale), held, index, encoding)
 
     def _constant_form(self, index: int, array: Array, perm: Perm) -> onnx_ir.Value:
@@ -373,12 +375,14 @@ class Reading:
     def bind(self, index: int, value: onnx_ir.Value, perm: Perm) -> None:
         """Enter a form; nothing is rounded."""
         forms = self.forms.setdefault(index, {})
+        plain = perm == tuple(range(len(perm)))
         name = self.tensors[index].name or f"tensor_{index}"
-        if not forms:
-            self.wanted[value] = name
-        else:
+        if not plain and (forms or index in self.outputs):
             first = perm == channels_first(len(perm)) if len(perm) > 2 else False
-            self.wanted[value] = f"{name}_{'channels_first' if first else 'transposed'}"
+            name = f"{name}_{'channels_first' if first else 'transposed'}"
+        elif forms:
+            name = f"{name}_as_stored"
+        self.wanted[value] = name
         forms[perm] = value
         self.expected[value] = self._expected(index, perm)
         encoding = self.encoding(index)

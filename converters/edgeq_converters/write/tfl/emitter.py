@@ -23,6 +23,7 @@ from edgeq.quant.checks import clamp_bounds
 from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan
 from edgeq_converters.write.clamps import codes_of, is_dropped, mismatch
+from edgeq_converters.write.tfl import narrow
 from edgeq_converters.write.tfl.file import File
 
 AS_IS, LAST, FLAT = "as it is", "channels last", "flattened from channels last"
@@ -65,6 +66,7 @@ class Emitter:
         self._home: dict[onnx_ir.Value, tuple[bool, str, int]] = {}
         self._spatial: dict[onnx_ir.Value, tuple[int, ...]] = {}
         self._done: set[onnx_ir.Node] = set()
+        self._stood_in: set[onnx_ir.Value] = set()
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     # -- what the graph and the plan say
@@ -77,21 +79,29 @@ class Emitter:
             if node in self._done or node.op_type == "Constant":
                 continue
             self.node = node
+            handler = handlers(node)
             try:
-                handler = handlers(node)
                 if handler is None:
                     raise Unwritable("edgeq knows no TFLite form of it")
                 handler(self, node)
             except Unwritable as failure:
-                self.failures.append((node.op_type, str(node.name), str(failure)))
+                if handler is None or not self._follows(node):
+                    self.failures.append((node.op_type, str(node.name), str(failure)))
                 self._stand_in(node)
+
+    def _follows(self, node: onnx_ir.Node) -> bool:
+        """Whether `node` reads what could not be written, which is why it cannot either."""
+        return any(value in self._stood_in for value in node.inputs)
 
     def _stand_in(self, node: onnx_ir.Node) -> None:
         """Tensors in place of what could not be written, so that the rest can be looked at."""
         for value in node.outputs:
             if value.name and value not in self._home:
                 shape = static_shape(value) or ()
-                self._register(value, False, AS_IS, self.file.tensor(value.name, shape, "float32"))
+                at = self.file.tensor(value.name, shape, "float32")
+                self._home[value] = False, AS_IS, len(shape)
+                self._at[value, False, AS_IS, len(shape)] = at
+                self._stood_in.add(value)
 
     def decision(self, node: onnx_ir.Node) -> OpDecision:
         """How the plan runs a node."""
@@ -105,7 +115,8 @@ class Emitter:
     def encoding(self, value: onnx_ir.Value) -> Encoding | None:
         """The encoding of an activation's codes, or of a constant as the node at hand reads it."""
         if constant(value) is not None:
-            return self.plan.encoding(str(value.name), str(self.node.name))
+            reader = None if self.node is None else str(self.node.name)
+            return self.plan.encoding(str(value.name), reader)
         own = self.plan.tensors.get(str(value.name))
         return own or self.plan.tensors.get(str(codes_of(self.plan, value).name))
 
@@ -195,7 +206,7 @@ class Emitter:
         return self._at[key]
 
     def aligned(
-        self, values: Sequence[onnx_ir.Value], *, codes: bool | None = None
+        self, values: Sequence[onnx_ir.Value | None], *, codes: bool | None = None
     ) -> tuple[str, list[int]]:
         """Operands that broadcast, in one layout and at one rank where that is called for."""
         layout = self.layout(*values)
@@ -243,14 +254,39 @@ class Emitter:
             made = self.make(value, layout)
             self.op("DEQUANTIZE" if encoding is None else "QUANTIZE", [at], [made])
 
+    def stage(self, at: int, made: int) -> int:
+        """Where an operator that keeps type and codes of `at` writes what is to be `made`: there,
+        or in a tensor that `settle` brings there."""
+        if self.file.dtype(at) == self.file.dtype(made) and self._one_code(at, made):
+            return made
+        return self.temp(self.file.shape(made), like=at)
+
+    def settle(self, at: int, made: int) -> None:
+        """Let the tensor `made` hold what `at` does: cast, requantized, or in its own shape."""
+        had, wanted = self.file.dtype(at), self.file.dtype(made)
+        if at == made:
+            return
+        if had != wanted:
+            self.op("CAST", [at], [made], in_data_type=had, out_data_type=wanted)
+        elif self._one_code(at, made):
+            self.reshape(at, made)
+        else:
+            self.op("QUANTIZE", [at], [made])
+
     def requantized(self, at: int, made: int) -> int:
         """The codes of `at` at the scale and zero point of `made`."""
-        had, wanted = self.file.parameters(at), self.file.parameters(made)
-        if all(np.array_equal(had[key], wanted[key]) for key in ("scale", "zero_point")):
+        if self._one_code(at, made):
             return at
         part = self.temp(self.file.shape(at), like=made)
         self.op("QUANTIZE", [at], [part])
         return part
+
+    def _one_code(self, one: int, other: int) -> bool:
+        """Whether two tensors have the same scale and zero point, or none."""
+        had, wanted = self.file.parameters(one), self.file.parameters(other)
+        return had.keys() == wanted.keys() and all(
+            np.array_equal(had[key], wanted[key]) for key in had if key != "axis"
+        )
 
     def same_codes(self, one: onnx_ir.Value, other: onnx_ir.Value) -> bool:
         """Whether the node at hand may pass codes of `one` on as those of `other`."""
@@ -336,12 +372,20 @@ class Emitter:
         if encoding.dtype == "float16":
             half = np.ascontiguousarray(arrange(array)).astype(np.float16)
             return self._restored(self.file.constant(str(value.name), half))
-        at = self.file.constant(
-            str(value.name),
-            np.ascontiguousarray(arrange(_codes(array, encoding))),
-            **_parameters(encoding, 0 if axis is None else axis),
+        at = narrow.constant(
+            self.file, str(value.name), array, encoding, arrange, 0 if axis is None else axis
         )
         return self._restored(at) if precision == "int8-weights" else at
+
+    def table(self, value: onnx_ir.Value) -> int:
+        """The stored codes of a constant that the node at hand restores itself, row by row."""
+        array, encoding = constant(value), self.encoding(value)
+        assert array is not None
+        assert encoding is not None
+        if encoding.axis not in (None, 0) or encoding.dtype != "int8":
+            raise mismatch(f"node `{self.node.name}` picks no rows of an int8 table")
+        codes = narrow.codes(array, encoding)
+        return self.file.constant(str(value.name), codes, **narrow.parameters(encoding, 0))
 
     def bias(self, value: onnx_ir.Value | None, channels: int) -> int:
         """One bias per channel: int32 for a node in int8, else float; -1 where there is none."""
@@ -351,9 +395,11 @@ class Emitter:
         vector = None if array is None else bias_vector(array, channels)
         if vector is None:
             raise Unwritable(f"its bias `{value.name}` is not one constant per output channel")
+        encoding = self.encoding(value)
+        if not self.int8 and encoding is not None and encoding.dtype == "float16":
+            return self.parameter(value, lambda _: vector)
         if not self.int8:
             return self.file.constant(str(value.name), vector)
-        encoding = self.encoding(value)
         scales = () if encoding is None else encoding.scale
         if encoding is None or encoding.dtype != "int32" or len(scales) not in (1, channels):
             raise mismatch(f"bias `{value.name}` of node `{self.node.name}` has no int32 encoding")
@@ -442,7 +488,7 @@ class Emitter:
         encoding = self.encoding(value)
         if encoding is None:
             raise mismatch(f"tensor `{value.name}` has no encoding, and an int8 op uses it")
-        return self.file.tensor(name, shape, encoding.dtype, **_parameters(encoding, 0))
+        return self.file.tensor(name, shape, encoding.dtype, **narrow.parameters(encoding, 0))
 
     def _converted(self, value: onnx_ir.Value, codes: bool, layout: str, rank: int) -> int:
         """Another form of a value that exists: first its type, in bytes where it can be, then its
@@ -526,15 +572,3 @@ def _same(had: Mapping[str, Any], encoding: Encoding) -> bool:
         np.array_equal(had["scale"], np.array(encoding.scale, np.float32))
         and np.array_equal(had["zero_point"], np.array(encoding.zero_point))
     )
-
-
-def _codes(array: Array, encoding: Encoding) -> Array:
-    scale = np.array(encoding.scale, np.float32)
-    if encoding.dtype == "int8" and encoding.symmetric:
-        return affine.quantize_weights(array, scale, encoding.axis)
-    points = np.array(encoding.zero_point, np.int64)
-    return affine.quantize(array, scale, points, dtype=encoding.dtype, axis=encoding.axis)
-
-
-def _parameters(encoding: Encoding, axis: int) -> dict[str, Any]:
-    return {"scale": encoding.scale, "zero_point": encoding.zero_point, "axis": axis}

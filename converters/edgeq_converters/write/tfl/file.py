@@ -167,6 +167,10 @@ class File:
         details = quantization.details = self.schema.BlockwiseQuantizationT()
         details.scales, details.zeroPoints, details.blockSize = scales, -1, block_size
 
+    def make_variable(self, at: int) -> None:
+        """Make a tensor one that an engine keeps from run to run, of zeros at first."""
+        self.graph.tensors[at].isVariable = True
+
     def fresh(self, wanted: str) -> str:
         """A tensor name that no other tensor has."""
         name = free_name(wanted, self._names)
@@ -319,6 +323,7 @@ class File:
         """The bytes of the file: what `inputs` and `outputs` (name -> tensor) say, in order."""
         import flatbuffers  # type: ignore[import-untyped]
 
+        self._drop_dead()
         self._drop_unused()
         self.graph.inputs = _indices(list(self.inputs.values()))
         self.graph.outputs = _indices(list(self.outputs.values()))
@@ -327,6 +332,17 @@ class File:
         builder = flatbuffers.Builder(self.size_bytes + (1 << 16))
         builder.Finish(self.model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
+
+    def _drop_dead(self) -> None:
+        """Leave out operators whose results nobody reads: an operator behind them took what they
+        were to turn as it was."""
+        wanted = {*self.outputs.values()}
+        kept: list[Op] = []
+        for op in reversed(self.ops):
+            if not op.outputs or not wanted.isdisjoint(op.outputs):
+                kept.append(op)
+                wanted.update(op.inputs)
+        self.ops = kept[::-1]
 
     def _drop_unused(self) -> None:
         """Leave out tensors that nothing refers to any more."""

@@ -98,15 +98,7 @@ class Steps:
         if self.e.file.dtype(made) == (dtype or self.dtype):
             self.e.op(code, self._operands(inputs)[0], [made], **options)
         else:
-            self.settle(self(code, *inputs, dtype=dtype, **options), made)
-
-    def settle(self, at: int, made: int) -> None:
-        """Let the tensor `made` have the values of `at`, cast to its type."""
-        had, wanted = self.e.file.dtype(at), self.e.file.dtype(made)
-        if had == wanted:
-            self.e.reshape(at, made)
-            return
-        self.e.op("CAST", [at], [made], in_data_type=had, out_data_type=wanted)
+            self.e.settle(self(code, *inputs, dtype=dtype, **options), made)
 
     def number(self, value: float) -> int:
         """A constant."""

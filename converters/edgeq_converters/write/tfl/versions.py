@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _INT8_2 = frozenset(
     {
         *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "CONCATENATION", "SPLIT", "SPLIT_V", "SLICE"),
-        *("STRIDED_SLICE", "PAD", "PADV2", "TRANSPOSE", "GATHER", "DEPTH_TO_SPACE", "BATCH_MATMUL"),
+        *("STRIDED_SLICE", "PAD", "PADV2", "TRANSPOSE", "GATHER", "BATCH_MATMUL"),
         *("SPACE_TO_DEPTH", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "MAX_POOL_2D", "DEQUANTIZE"),
         *("AVERAGE_POOL_2D", "SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "RELU", "RELU6"),
         *("LEAKY_RELU", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV", "ARG_MAX"),
@@ -29,9 +29,6 @@ _INT8_2 = frozenset(
 
 _INT64_4 = frozenset({"ADD", "SUB", "MUL"})
 _BY_TYPE = {
-    ("ABS", "int32"): 5,
-    ("ARG_MAX", "bool"): 3,
-    ("ARG_MIN", "bool"): 3,
     ("CONCATENATION", "uint32"): 4,
     ("EQUAL", "int16"): 4,
     ("FILL", "bool"): 2,
@@ -47,7 +44,6 @@ _BY_TYPE = {
     ("SPLIT", "int8"): 2,
     ("SPLIT", "int32"): 3,
     ("STRIDED_SLICE", "bool"): 3,
-    ("TILE", "int8"): 3,
     ("TOPK_V2", "int16"): 3,
     **{("WHERE", dtype): 2 for dtype in ("float32", "int32", "int64", "int8", "uint8")},
     **{(code, "int16"): 4 for code in ("MAXIMUM", "MINIMUM", "SLICE", "SPLIT")},
@@ -92,6 +88,8 @@ def _conv_2d(file: File, inputs: Sequence[int], outputs: Sequence[int], options:
     data, weights, per_channel = _weights(file, inputs)
     if weights == "int4":
         return 7
+    if file.shape(inputs[0])[-1] != file.shape(inputs[1])[-1]:
+        return 6  # in groups
     if weights == "int8":
         return 3 if data == "int8" else 5 if per_channel else 2
     return 1

@@ -14,8 +14,8 @@ import onnx_ir
 
 from edgeq.ir import dtype_of
 from edgeq.numerics import affine
-from edgeq.quant import candidates
-from edgeq_converters.write.tfl.emitter import LAST, Emitter, Unwritable
+from edgeq.quant import candidates, checks
+from edgeq_converters.write.tfl.emitter import Emitter, Unwritable
 from edgeq_converters.write.tfl.steps import FLOAT, WHOLE, Steps, apply, kind
 
 _PLAIN = {
@@ -77,7 +77,7 @@ def clamp(e: Emitter, node: onnx_ir.Node) -> None:
     value = node.inputs[0]
     assert value is not None
     layout = e.layout(value)
-    bounds = candidates.clamp_bounds(node)
+    bounds = checks.clamp_bounds(node)
     if bounds is None:
         _computed_clamp(e, node, layout)
     elif e.int8:
@@ -96,9 +96,7 @@ def _computed_clamp(e: Emitter, node: onnx_ir.Node, layout: str) -> None:
     steps.into(node.outputs[0], layout, ops[-1][0], at, ops[-1][1])
 
 
-def _clamp_values(
-    e: Emitter, node: onnx_ir.Node, layout: str, bounds: tuple[float, float]
-) -> None:
+def _clamp_values(e: Emitter, node: onnx_ir.Node, layout: str, bounds: tuple[float, float]) -> None:
     at = e.take(node.inputs[0], layout)
     steps = Steps(e, kind(e.file.dtype(at), _EXTREMES))
     low, high = bounds
@@ -119,9 +117,7 @@ def _clamp_values(
     steps.into(node.outputs[0], layout, ops[-1][0], at, ops[-1][1])
 
 
-def _clamp_codes(
-    e: Emitter, node: onnx_ir.Node, layout: str, bounds: tuple[float, float]
-) -> None:
+def _clamp_codes(e: Emitter, node: onnx_ir.Node, layout: str, bounds: tuple[float, float]) -> None:
     """Codes at the scale of the result end where the clamp does, or are cut there."""
     at, value = e.take(node.inputs[0], layout), node.outputs[0]
     encoding = e.encoding(e.past_dropped(value))
@@ -137,7 +133,9 @@ def _clamp_codes(
                 np.array(bound, np.float32), np.float32(scale), zero_point, dtype="int8"
             )
             parameters = e.file.parameters(made)
-            cuts.append((code, e.file.constant(f"{value.name}_bound", np.asarray(cut), **parameters)))
+            cuts.append(
+                (code, e.file.constant(f"{value.name}_bound", np.asarray(cut), **parameters))
+            )
     found = e.requantized(at, made) if cuts else at
     for code, bound in cuts[:-1]:
         part = e.temp(e.file.shape(made), like=made)
@@ -412,21 +410,6 @@ def softmax(e: Emitter, node: onnx_ir.Node) -> None:
     )
 
 
-def hardmax(e: Emitter, node: onnx_ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
-    axis = int(e.attribute("axis", -1))
-
-    def emit(at: int, made: int) -> None:
-        shape = e.file.shape(at)
-        first = e.temp(shape[:-1], dtype="int32")
-        e.op("ARG_MAX", [at, e.numbers(len(shape) - 1)], [first], output_type="int32")
-        size, one, zero = (e.numbers(shape[-1]), e.numbers(1.0, "float32"), e.numbers(0.0, "float32"))
-        e.op("ONE_HOT", [first, size, one, zero], [made], axis=-1)
-
-    over_axis(e, node, emit, codes=False, axis=axis)
-
-
 def over_axis(
     e: Emitter,
     node: onnx_ir.Node,
@@ -443,7 +426,6 @@ def over_axis(
     rank = len(e.shape(value))
     layout = e.layout(value)
     at = e.take(value, layout, codes=codes)
-    layout = layout if layout == LAST and rank > 2 else ""
     made = e.make(result, layout, codes=codes)
     place = e.axis(axis, rank, layout)
     if place == rank - 1:
@@ -465,7 +447,6 @@ HANDLERS = {
     **dict.fromkeys(("Gelu", "com.microsoft:Gelu"), gelu),
     **dict.fromkeys(("com.microsoft:FastGelu", "com.microsoft:BiasGelu"), fast_gelu),
     **dict.fromkeys(("Swish", "com.microsoft:QuickGelu"), swish),
-    "Hardmax": hardmax,
     "Sqrt": square_root,
     "LeakyRelu": leaky,
     "PRelu": parametric,

@@ -135,9 +135,9 @@ def remainder(e: Emitter, node: onnx_ir.Node) -> None:
 
 def comparison(e: Emitter, node: onnx_ir.Node) -> None:
     layout, inputs = e.aligned(node.inputs, codes=False)
-    kernel = (*FLOAT, *WHOLE, "int16")
+    kernel = [*FLOAT, *WHOLE, "int16"]
     if node.op_type == "Equal":
-        kernel = (*kernel, "bool")
+        kernel.append("bool")
     steps = Steps(e, kind(e.file.dtype(inputs[0]), kernel))
     steps.into(node.outputs[0], layout, _COMPARISONS[node.op_type], *inputs, dtype="bool")
 
