@@ -3,9 +3,9 @@
     python bench/tflite_convert.py
 
 Beside it, in turn and in the same run, the `onnx` package reads and checks the same file. Each is a
-process of its own: five of each, the median counts. Judged are the work's CPU
-seconds (one thread), told is the whole process with its imports as well. This process stays small: a child's `ru_maxrss` starts with what its parent had.
-A build does more: it runs and packs what it wrote.
+process of its own: five of each, the median counts. Judged are the work's CPU seconds (one thread);
+the whole process with its imports is told as well. This one stays small: a child's `ru_maxrss`
+starts with what its parent had. A build does more: it runs and packs what it wrote.
 """
 
 import argparse
@@ -97,9 +97,8 @@ def main() -> None:
         told = f"{cost.work_seconds:5.2f} s   {cost.peak_mb:4.0f} MB   ({work})"
         print(f"{name:22} {told}, {cost.seconds:.2f} s with imports")
     print(f"model {size_mb:.1f} MB, file {out.stat().st_size / 1e6:.1f} MB")
-    print(
-        f"time {ours.work_seconds:.2f} s, at most {seconds:.2f} s ({TIMES:g}x + {PLUS_SECONDS:g} s)"
-    )
+    limits = f"{TIMES:g}x + {PLUS_SECONDS:g} s", f"{SIZES:g}x + {PLUS_MB:g} MB"
+    print(f"time {ours.work_seconds:.2f} s, at most {seconds:.2f} s ({limits[0]})")
     print(f"peak {ours.peak_mb:.0f} MB, at most {peak:.0f} MB ({limits[1]})")
     sys.exit(ours.work_seconds > seconds or ours.peak_mb > peak)
 

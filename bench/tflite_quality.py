@@ -4,10 +4,10 @@
     python bench/tflite_quality.py --nets kws vww
 
 Each float file becomes ONNX and is held against LiteRT's reference kernels; then int8 ONNX and int8
-TFLite with default settings, each with a plan of its own. SQNR is of the outputs of 200 inputs against float, accuracy of all
-labelled rows (resnet8: in a fixed random order, they lie by class). `lsb` is how far the
-TFLite file's output in LiteRT is from the same plan's in ONNX Runtime, in steps of its output
-scale: the largest, and the share within one.
+TFLite with default settings, each with a plan of its own. SQNR is of the outputs of 200 inputs
+against float, accuracy of all labelled rows (resnet8: in a fixed random order, they lie by class).
+`lsb` is how far the TFLite file's output in LiteRT is from the same plan's in ONNX Runtime, in
+steps of its output scale: the largest, and the share within one.
 """
 
 import argparse

@@ -66,7 +66,9 @@ class BundleContents:
     these weights, else "needed". float_depths: output -> (float layers before it, terms of the
     longest sum in them); tolerances: output -> absolute tolerance, which outranks it. weights: what
     the artifact finds in `WEIGHTS_FILE` beside it, where one file cannot hold it all.
-    golden_shapes: input -> the shape of golden inputs where a dimension is unknown (default 1).
+    computes: (CPU features, "float16" or "float32") in the order to try them, where processors
+    differ. golden_shapes: input -> the shape of golden inputs where a dimension is unknown (default
+    1).
     """
 
     name: str
@@ -86,6 +88,7 @@ class BundleContents:
     card: str
     artifact_file: str = "model.onnx"
     artifact_format: str = "onnx"
+    computes: Sequence[tuple[Sequence[str], str]] = ()
     weights: Weights | None = None
     exact_outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     input_specs: Mapping[str, InputSpec] = field(default_factory=dict)
@@ -154,7 +157,8 @@ def _document(c: BundleContents, vectors: Golden, files: Mapping[str, bytes]) ->
         "target": c.target,
         "precision": c.precision,
         "artifact": {"file": c.artifact_file, "format": c.artifact_format, **_made_for(c)}
-        | _weights(c),
+        | _weights(c)
+        | _computes(c),
         "inputs": [_tensor(info) for info in c.inputs],
         "outputs": [_tensor(info) for info in c.outputs],
         "input_specs": {name: spec.to_json() for name, spec in c.input_specs.items()},
@@ -181,6 +185,12 @@ def _made_for(c: BundleContents) -> dict[str, str]:
     if c.artifact_format != "ort":
         return {}
     return {"platform": c.architecture, "engine_version": c.engine_measured}
+
+
+def _computes(c: BundleContents) -> dict[str, Any]:
+    """In what each processor computes floats, where they differ."""
+    rows = [{"features": list(features), "computes": kind} for features, kind in c.computes]
+    return {"compute": rows} if rows else {}
 
 
 def _weights(c: BundleContents) -> dict[str, str]:
@@ -324,10 +334,10 @@ def _rule(c: BundleContents, name: str, arrays: Sequence[Array]) -> Rule:
         for array in arrays:
             _codes(rule, array, name)
         return rule
-    if arrays[0].dtype.kind != "f":
-        return Rule("equal")
     if name in c.tolerances:
         return Rule("tolerance", absolute=float(c.tolerances[name]))
+    if arrays[0].dtype.kind != "f":
+        return Rule("equal")
     largest = max(float(abs(array).max(initial=0)) for array in arrays)
     layers, terms = c.float_depths.get(name, (FLOAT_LAYERS, FLOAT_TERMS))
     return Rule("tolerance", absolute=float_tolerance(largest, layers, terms))

@@ -24,17 +24,6 @@ SDK_SLUGS: dict[str, Slug] = {
         example="model.onnx is a git-LFS pointer, not an ONNX model [not-onnx]",
         fix="Fetch the real file, or export the model to ONNX.",
     ),
-    "model-too-large": Slug(
-        cause="The model file, or all small tensors of it, are beyond the 2 GB of protobuf.",
-        example="big.onnx: 3,221,225,472 bytes in one file or small tensors; at most "
-        "2,147,483,647 are read [model-too-large]",
-        fix="Export the model with its weights as external data: those may be larger.",
-    ),
-    "damaged-model": Slug(
-        cause="The bytes of the file contradict themselves: cut short, overwritten, or badly made.",
-        example="m.onnx: tensor `w` of shape [4, 4] needs 64 bytes and has 40 [damaged-model]",
-        fix="Fetch or export the file again and compare its size or digest.",
-    ),
     "invalid-model": Slug(
         cause="The file can be parsed and is no valid graph: a cycle, a name that is never made.",
         example="m.onnx: a cycle through `Add`, `Relu` [invalid-model]",
@@ -45,24 +34,11 @@ SDK_SLUGS: dict[str, Slug] = {
         example="m.onnx: tensor `w` is at `../w.bin`, outside the model's folder [external-data]",
         fix="Put a plain copy of the weights' file into the model's folder, no link.",
     ),
-    "unsupported-op": Slug(
-        cause="The model uses operators that neither the ONNX standard nor ONNX Runtime has.",
-        example="m.onnx: `com.acme::MyOp` is of the unknown domain `com.acme` (node `a`) "
-        "[unsupported-op]",
-        fix="Export without the nodes that the message names; pre- and post-processing "
-        "often hold them.",
-    ),
     "unsupported-opset": Slug(
         cause="The model's opset is older or newer than what can be brought to the one edgeq "
         "works in.",
         example="m.onnx: opset 999; opsets 7 to 28 are read [unsupported-opset]",
         fix="Export the model again with opset 17 to 21.",
-    ),
-    "unsupported-type": Slug(
-        cause="An input, output or tensor is no plain array of numbers: string, sequence, "
-        "sparse, 4-bit.",
-        example="m.onnx: input `x` is a tensor of STRING [unsupported-type]",
-        fix="Export the model with tensors of numbers as inputs and outputs.",
     ),
     "non-finite-weights": Slug(
         cause="A weight is NaN, or is infinite where an infinity would spread.",

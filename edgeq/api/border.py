@@ -60,7 +60,7 @@ class Border:
 
         if self.scale is None:
             return low, high
-        ends = self.codes(np.array([low, high]))
+        ends = replace(self, channels_last=False).codes(np.array([low, high]))
         return float(ends[0]), float(ends[1])
 
 

@@ -42,12 +42,14 @@ class Judged:
     a: Held
     b: Held
     sums: Sums
-    as_codes: bool = False
     mismatch: str | None = None
+    unknown_axes: bool = False
 
     def add(self, reference: np.ndarray[Any, Any], candidate: np.ndarray[Any, Any]) -> None:
         """Take in one sample, as the engines handed it out."""
         one, two = self.a.values(reference), self.b.values(candidate)
+        if self.unknown_axes:
+            one, two = _aligned(one, two)
         if self.mismatch is None:
             self.mismatch = _mismatch(one, two)
         if self.mismatch is None:
@@ -324,7 +326,7 @@ def _compare_inside(work: Work, viewers: Sequence[Any]) -> list[Judged]:
                 f"{model.name}: nothing shows the tensors inside {model.format} files"
             )
             return []
-    judged = [_judged(one, two) for one, two in _same_name(viewers[0].inside, viewers[1].inside)]
+    judged = _inner_pairs(viewers)
     if not judged:
         work.notes.append("the two have no inner tensor of the same name")
         return []
@@ -342,6 +344,37 @@ def _compare_inside(work: Work, viewers: Sequence[Any]) -> list[Judged]:
         stage.done(on_samples(work.samples), f"inner tensors of one name: {len(judged)}")
     work.not_compared.extend(_mismatches(judged))
     return judged
+
+
+def _inner_pairs(viewers: Sequence[Any]) -> list[Judged]:
+    """Pairs of one name. Of two files that hold channels alike nothing is moved; where one is of
+    another tool and the other an ONNX file, shapes tell which axes belong together."""
+    a, b = viewers
+    pairs = [_judged(one, two) for one, two in _same_name(a.inside, b.inside)]
+    known = [getattr(viewer, "knows_axes", None) for viewer in viewers]
+    if False not in known:
+        return pairs
+    both_tflite = None not in known
+    for pair in pairs:
+        if both_tflite:
+            pair.a = replace(pair.a, channels_last=False)
+            pair.b = replace(pair.b, channels_last=False)
+        pair.unknown_axes = not both_tflite
+    return pairs
+
+
+def _aligned(
+    one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Both with their channels in the same place, where the shapes say which that is."""
+    import numpy as np
+
+    if one.shape == two.shape or one.ndim != two.ndim or one.ndim < 3:
+        return one, two
+    for moved in (np.moveaxis(two, -1, 1), np.moveaxis(two, 1, -1)):
+        if moved.shape == one.shape:
+            return one, moved
+    return one, two
 
 
 def _same_name(a: Mapping[str, Held], b: Mapping[str, Held]) -> list[tuple[Held, Held]]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.api.border import PLAIN, borders
+from edgeq.api.border import PLAIN, Border, borders
 from edgeq.api.formats import FILES
 from edgeq.api.models import open_exact, text_name
-from edgeq.api.planned import SQNR, recorded_errors
+from edgeq.api.planned import MAKES, SQNR, recorded_errors
 from edgeq.bundle import WEIGHTS_FILE
 from edgeq.errors import EdgeqError
 from edgeq.report.card import CardFacts, card, megabytes
@@ -166,6 +166,7 @@ def _contents(
         outputs=_as_it_is(graph.outputs, session.outputs),
         exact_kernels=_kernels(work, plan),
         **_needs(work.target, work.form, beside=weights is not None),
+        computes=_computes(work, plan),
         **_golden(work, candidate, graph, plan),
         card=_card(work, candidate),
         input_specs=input_specs(work.settings),
@@ -175,7 +176,7 @@ def _contents(
         left_in_float=[op.to_json() for op in candidate.left_in_float],
         quality=[quality.to_json() for quality in candidate.metrics],
         gate=None if candidate.gate is None else candidate.gate.to_json(),
-        calibration=_calibration(candidate),
+        calibration=_calibration(work, candidate, graph),
         plan=None if plan is None else plan.to_json(),
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
     )
@@ -225,13 +226,26 @@ def _exact_outputs(
     return exact_outputs(graph, plan, work.engine.activation_dtype)
 
 
-def _calibration(candidate: Candidate) -> dict[str, Any] | None:
-    """How the ranges came about, and the SQNR of each quantized tensor that the build measured."""
+def _calibration(work: Work, candidate: Candidate, graph: Graph) -> dict[str, Any] | None:
+    """How the ranges came about, and the SQNR of each quantized tensor that the build measured. A
+    TFLite file does not name its operators: what the plan's nodes make is said here."""
     quantized = candidate.quantized
     if quantized is None or quantized.calibration is None:
         return None
     errors = [(error.name, error.sqnr_db) for error in candidate.fidelity.layers]
-    return {**quantized.calibration, SQNR: recorded_errors(errors)}
+    told = {**quantized.calibration, SQNR: recorded_errors(errors)}
+    if work.is_tflite:
+        made = {str(n.name): [str(v.name) for v in n.outputs if v.name] for n in graph.nodes()}
+        told[MAKES] = made
+    return told
+
+
+def _computes(work: Work, plan: QuantPlan | None) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """What the cores that a fp16 artifact may meet make of it, where the engine asks them."""
+    fp16 = work.engine.fp16
+    if fp16 is None or plan is None or not plan.counts()["fp16-weights"]:
+        return ()
+    return (((fp16.feature,), "float16"), ((), "float32"))
 
 
 def _kernels(work: Work, plan: QuantPlan | None) -> str:
@@ -316,10 +330,20 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
 def _mixed_tolerances(work: Work, candidate: Candidate, plan: QuantPlan) -> dict[str, float]:
     """For outputs behind integers behind float ops: codes may flip between hosts, but rounding
     every code anew moves an output about as far as quantizing moved it from the float model."""
-    errors = {error.name: error.max_abs_error for error in candidate.fidelity.outputs}
+    ends = borders(candidate.shipped.measured)
+    errors = {
+        error.name: _in_steps(error.max_abs_error, ends.get(error.name, PLAIN))
+        for error in candidate.fidelity.outputs
+        if error.sqnr_db is not None  # integers of the float model are equal or wrong
+    }
     return {
         name: errors[name] for name in _mixed(work, candidate, plan) if errors.get(name, 0.0) > 0
     }
+
+
+def _in_steps(error: float, end: Border) -> float:
+    """An error of the float model's output as its codes count it."""
+    return error if end.scale is None else float(math.ceil(error / end.scale))
 
 
 def _mixed(work: Work, candidate: Candidate, plan: QuantPlan) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SQNR = "sqnr_db"
 """The key of a manifest's `calibration` under which a build puts tensor -> whole dB."""
+MAKES = "makes"
+"""... and node -> the tensors it makes, where the artifact does not tell."""
 
 
 def recorded_errors(errors: Sequence[tuple[str, float | None]]) -> dict[str, int | None]:
@@ -65,6 +67,10 @@ def plan_document(bundle: Bundle) -> dict[str, Any]:
 
 def _made_by(bundle: Bundle) -> Mapping[str, Sequence[str]]:
     """The tensors that each node of the artifact makes; nothing where no viewer shows them."""
+    told = bundle.manifest.raw["calibration"]
+    table = told.get(MAKES) if isinstance(told, dict) else None
+    if isinstance(table, dict):
+        return {str(node): tuple(map(str, names)) for node, names in table.items()}
     if bundle.manifest.artifact_format not in registry.names("viewers"):
         return {}
     viewer = registry.resolve("viewers", bundle.manifest.artifact_format)(bundle.artifact)

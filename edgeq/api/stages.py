@@ -476,6 +476,11 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = [] if quantized is None else [quantized.left_float, *quantized.warnings]
     found = [text for text in found if text]
+    if precision == "fp32" and work.prepared.own_plan is not None:
+        found.append(
+            f"{work.prepared.name} is int8: as floats it is no closer to the model that it was "
+            "made of, for what was rounded away is not in it"
+        )
     float_bytes = file_bytes(work.prepared.float_bytes)
     if precision != "fp32" and size_bytes >= float_bytes:
         found.append(

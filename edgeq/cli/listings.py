@@ -86,6 +86,12 @@ def _engine_block(engine: EngineSupport, sources: _Sources) -> Iterator[str]:
             f"{multiples} {sources.mark(widths.source)}",
             "  ",
         )
+    if engine.fp16 is not None:
+        yield from _wrapped(
+            f"fp16 artifacts: computed in float16 on cores with {engine.fp16.feature}, in float32 "
+            f"on others {sources.mark(engine.fp16.source)}",
+            "  ",
+        )
     rows = [("OPERATION", "ENCODING", "SPEED", "AGAINST FP32", "")]
     remarks = []
     for row in engine.policy:

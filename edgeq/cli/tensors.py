@@ -39,7 +39,8 @@ def compared(
             yield f"and {counted(hidden, 'inner tensor')} no worse; all with --tensors"
         yield ""
     if result.not_compared:
-        rows = [("NOT COMPARED", "WHY"), *result.not_compared]
+        rows = [(name_text(name), reason) for name, reason in result.not_compared]
+        rows = [("NOT COMPARED", "WHY"), *rows]
         yield from table(rows)
         yield ""
     yield from _closing(result)

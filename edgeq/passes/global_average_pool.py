@@ -1,7 +1,8 @@
-"""ReduceMean over height and width becomes `GlobalAveragePool`, which has an int8 kernel.
+"""A mean over height and width becomes `GlobalAveragePool`, which has an int8 kernel everywhere.
 
-Without keepdims a Flatten follows, from [N, C, 1, 1] to [N, C]. Equal up to the order of the sum
-over height times width.
+That is ReduceMean, and AveragePool with one window that holds all of the image (XNNPACK has no int8
+AVERAGE_POOL_2D). Without keepdims a Flatten follows, from [N, C, 1, 1] to [N, C]. Equal up to the
+order of the sum over height times width.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from edgeq.passes.report import Log
 def run(graph: Graph, log: Log) -> None:
     """Only images, [N, C, H, W]; and only float32."""
     for node in graph.nodes():
+        if node.op_type == "AveragePool" and node.domain == "" and _holds_all(node):
+            _replace(graph, node, node.inputs[0])
+            log.change(f"`AveragePool` (node `{node.name}`) became `GlobalAveragePool`")
+            continue
         if node.op_type != "ReduceMean" or node.domain != "":
             continue
         source = node.inputs[0]
@@ -34,9 +39,25 @@ def run(graph: Graph, log: Log) -> None:
         log.change(f"`ReduceMean` (node `{node.name}`) became `GlobalAveragePool`")
 
 
-def _replace(graph: Graph, node: onnx_ir.Node, source: onnx_ir.Value) -> None:
+def _holds_all(node: onnx_ir.Node) -> bool:
+    """Whether the one window of an AveragePool is the whole image, [N, C, H, W] in float32."""
+    source, made = node.inputs[0], node.outputs[0]
+    sizes = [list(value.shape or ())[2:] for value in (source, made) if value is not None]
+    kernel = list(attribute(node, "kernel_shape", ()))
+    return (
+        len(sizes) == 2
+        and sizes == [kernel, [1, 1]]
+        and not any(attribute(node, "pads", ()))
+        and all(step == 1 for step in attribute(node, "dilations", ()))
+        and source is not None
+        and why_not_float32(source) is None
+    )
+
+
+def _replace(graph: Graph, node: onnx_ir.Node, source: onnx_ir.Value | None) -> None:
+    assert source is not None
     pool = add_node(node, "GlobalAveragePool", [source], {})
-    if attribute(node, "keepdims", 1):
+    if node.op_type == "AveragePool" or attribute(node, "keepdims", 1):
         take_over(node.outputs[0], pool.outputs[0])
     else:
         made, shape = pool.outputs[0], source.shape

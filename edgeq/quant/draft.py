@@ -98,8 +98,10 @@ def draft(
     ops: dict[str, OpDecision] = {}
     for node in graph.nodes():
         name = str(node.name)
-        stored = None if name in kept or name in float_nodes else recurrent(node)
-        if stored is not None:
+        stored = None if name in kept else recurrent(node)
+        if stored is not None and name in float_nodes:
+            ops[name] = OpDecision(name, node.op_type, "float32", float_nodes[name])
+        elif stored is not None:
             ops[name] = stored[0]
         elif node.op_type != "Constant":
             ops[name] = regions.decision(node)

@@ -126,7 +126,14 @@ def _cpu_text(cpu: Mapping[str, Any]) -> str:
 
 def _artifact_text(artifact: Mapping[str, Any]) -> str:
     made = f", for {artifact['platform']} alone" if artifact["format"] == "ort" else ""
-    return f"{artifact['file']} ({artifact['format']}){made}"
+    rows = artifact.get("compute", ())
+    kinds = [f"{row['computes']} {_on_text(row['features'])}" for row in rows]
+    computes = f", computed in {', '.join(kinds)}" if kinds else ""
+    return f"{artifact['file']} ({artifact['format']}){made}{computes}"
+
+
+def _on_text(features: Sequence[str]) -> str:
+    return f"on cores with {' '.join(features)}" if features else "on others"
 
 
 def _gate_text(gate: Mapping[str, Any] | None) -> str:

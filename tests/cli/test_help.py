@@ -128,7 +128,7 @@ def _cpu_seconds(code: str) -> float:
 def test_no_help_names_a_command_or_flag_of_later_issues() -> None:
     later = (
         r"edgeq (ladder|profile|export|devices)\b"
-        r"|--(int4|on|recipe|engine|layout|io)\b"
+        r"|--(int4|on|recipe)\b"
     )
     for name in NAMES:
         text = command(name).get_help(click.Context(command(name), info_name=name))

@@ -246,7 +246,7 @@ def _attempt(step: Any, trace: bool) -> tuple[str, Any]:
         if trace:
             traceback.print_exc()
         said = f"wrong: {_one_line(error) or _place(error)}"
-    except Exception as error:  # noqa: BLE001: a crash of ours is an outcome here
+    except Exception as error:  # noqa: BLE001  # a crash of ours is an outcome here
         if trace:
             traceback.print_exc()
         said = f"error: {type(error).__name__}: {_one_line(error)} ({_place(error)})"

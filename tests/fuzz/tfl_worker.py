@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from tfl_mutate import mutant
 from tfl_seeds import SEEDS
 
 MEMORY_BYTES = 6 * 10**9
+ENGINE_LIMIT_S = 5.0
 PROBE_LIMIT_S = 20.0
 
 
@@ -111,10 +113,12 @@ def many(seed: int, start: int, step: int, count: int, folder: Path) -> None:
         row["peak_kb"] = peak_kb()
         if row.get("verifier") == "verified" and "exception" not in row:
             say({**row, "stage": "engine"})
+            signal.setitimer(signal.ITIMER_REAL, ENGINE_LIMIT_S)  # the default: it ends the process
             try:
                 row["engine"] = engine(data)
             except Exception as failure:  # noqa: BLE001 - as above
                 row["exception"] = f"{type(failure).__name__}: {failure}"[:300]
+            signal.setitimer(signal.ITIMER_REAL, 0)
         say({**row, "done": True})
 
 

@@ -69,7 +69,13 @@ def test_the_default_install_is_what_the_design_lists(repository: Path) -> None:
     markers = {row.partition(">=")[0]: row.partition(";")[2] for row in rows if ";" in row}
     assert list(markers) == [litert]
     assert "x86_64" in markers[litert] and "aarch64" in markers[litert]
-    assert sorted(project["project"]["optional-dependencies"]) == ["dev", "images", "torch"]
+    assert sorted(project["project"]["optional-dependencies"]) == [
+        "dev",
+        "images",
+        "onnxruntime-tools",
+        "tflite-runtime",
+        "torch",
+    ]
 
 
 def test_the_runtime_needs_numpy_alone(repository: Path) -> None:

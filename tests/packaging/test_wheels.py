@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -358,3 +360,118 @@ def test_the_tests_pass_against_the_installed_wheel(
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     print(done.stdout.splitlines()[-1])
+
+
+# -- the extras of DESIGN 8 -----------------------------------------------------------------------
+
+RUN_FILES = """
+import json, sys
+import numpy as np
+from edgeq_runtime import EdgeqError, engines, isolate
+
+said = {}
+for path in sys.argv[2:]:
+    try:
+        isolate.probe(path, engine=sys.argv[1])
+        session = engines.get(sys.argv[1]).open_session(path, threads=1)
+        feeds = {}
+        for at, info in enumerate(session.inputs):
+            shape = [size if isinstance(size, int) else 1 for size in info.shape]
+            codes = np.random.RandomState(at).randint(-128, 128, shape)
+            feeds[info.name] = codes.astype(info.dtype)
+        [output] = session.run(feeds).values()
+        said[path] = [session.version, output.ravel().tolist()]
+    except EdgeqError as error:
+        said[path] = str(error)
+print(json.dumps(said))
+"""
+
+
+def outputs(python: Callable[..., str], engine: str, paths: list[Path]) -> dict[str, Any]:
+    """File -> [engine's version, outputs], or the error."""
+    said = json.loads(python("-c", RUN_FILES, engine, *map(str, paths)))
+    return {Path(path).name: row for path, row in said.items()}
+
+
+def here(*arguments: str) -> str:
+    """Run this process's Python, as it imports."""
+    path = os.pathsep.join(row for row in sys.path if row)
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends with Python 3.11")
+def test_tflite_runtime_runs_what_it_computes_rightly(
+    dists: Dists, tmp_path: Path, shared: Path
+) -> None:
+    """2.14.0 for real: int8 as LiteRT has it, dynamic int8 refused, numpy 2 named."""
+    data = shared / "data"
+    right = [
+        data / "vww_mobilenet" / "vww_96_int8.tflite",
+        data / "kws_dscnn" / "kws_ref_model.tflite",
+        data / "ic_resnet8" / "pretrainedResnet.tflite",
+    ]
+    dynamic = data / "kws_dscnn" / "kws_ref_model_float32.tflite"  # five CONV_2D of int8 weights
+    device = environment(tmp_path, f"{dists.runtime}[tflite-runtime]", find_links=dists.folder)
+
+    def python(*arguments: str) -> str:
+        return device.run("python", *arguments).stdout
+
+    got = outputs(python, "tflite-runtime", [*right, dynamic])
+    want = outputs(here, "litert", right)
+    for path in right:
+        version, values = got[path.name]
+        assert version == "2.14.0"
+        wanted = want[path.name][1]
+        if path.name.startswith("pretrained"):  # float32: seven layers of sums of 576 products
+            assert max(abs(a - b) for a, b in zip(values, wanted, strict=True)) < 1e-5
+        else:
+            assert values == wanted
+    assert got[dynamic.name] == (
+        "tflite-runtime 2.14.0 cannot run dynamic int8 (CONV_2D, operator 0): it gives wrong "
+        "values without an error [engine-cannot]"
+    )
+    device.run("pip", "install", "--quiet", "numpy>=2")
+    said = outputs(python, "tflite-runtime", right[:1])[right[0].name]
+    assert re.fullmatch(
+        r"tflite-runtime is made for numpy 1, and this is numpy 2\S+ \[engine-needs-numpy1\]", said
+    )
+
+
+@pytest.mark.shared
+def test_litert_is_enough_for_the_runtime(dists: Dists, tmp_path: Path, shared: Path) -> None:
+    """The runtime with LiteRT alone, on the oldest Python: 2.1.0 there."""
+    device = environment(
+        tmp_path,
+        f"{dists.runtime}[litert]",
+        find_links=dists.folder,
+        python=python39() or sys.executable,
+    )
+    path = shared / "data" / "vww_mobilenet" / "vww_96_int8.tflite"
+    got = outputs(lambda *rows: device.run("python", *rows).stdout, "litert", [path])
+    assert got[path.name][1] == outputs(here, "litert", [path])[path.name][1]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends with Python 3.11")
+def test_the_extra_tflite_runtime_of_the_sdk(dists: Dists, tmp_path: Path) -> None:
+    """edgeq with numpy 1, as tflite-runtime wants it, still builds an int8 model."""
+    made = environment(tmp_path, f"{dists.sdk}[tflite-runtime]", find_links=dists.folder)
+    code = (
+        "import numpy, edgeq, tflite_runtime.interpreter; from edgeq_runtime import engines\n"
+        "print(numpy.__version__.split('.')[0], engines.get('tflite-runtime').version())"
+    )
+    assert made.run("python", "-c", code).stdout == "1 2.14.0\n"
+
+
+def test_the_extra_onnxruntime_tools(dists: Dists, tmp_path: Path) -> None:
+    """The old names, and what they import without saying so."""
+    made = environment(tmp_path, f"{dists.sdk}[onnxruntime-tools]", find_links=dists.folder)
+    code = (
+        "import importlib.metadata, six, sympy, onnxruntime_tools, edgeq\n"
+        "print(importlib.metadata.version('onnxruntime-tools'))"
+    )
+    assert made.run("python", "-c", code).stdout == "1.7.0\n"

@@ -66,3 +66,28 @@ def test_in_a_body(branch, agree, inside, apply, noise):
     x = noise(1, 4, 7, 5)
     for taken in (True, False):
         agree(graph, after, {"x": x, "c": np.array(taken)}, bound(x) * np.abs(x).max())
+
+
+@pytest.mark.parametrize("attributes", ["", ", strides = [2, 2]", ', auto_pad = "VALID"'])
+def test_a_window_over_everything_becomes_a_pool(make, agree, ops, apply, noise, attributes):
+    text = "g (float[N,4,7,5] x) => (float[N,4,1,1] y) { "
+    text += f"[r] y = AveragePool <kernel_shape = [7, 5]{attributes}> (x) }}"
+    graph = make(text)
+    after, refused, changed = apply(global_average_pool.run, graph)
+    assert (ops(after), refused) == (["GlobalAveragePool"], {})
+    assert changed == ["`AveragePool` (node `r`) became `GlobalAveragePool`"]
+    x = noise(3, 4, 7, 5)
+    agree(graph, after, {"x": x}, bound(x))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "height"),
+    [("kernel_shape = [7, 4]", 1), ("kernel_shape = [7, 5], pads = [1, 0, 0, 0]", 2)],
+)
+def test_other_windows_stay(make, ops, apply, attributes, height):
+    width = 1 if "pads" in attributes else 2
+    text = f"g (float[1,4,7,5] x) => (float[1,4,{height},{width}] y) {{ "
+    after, _, changed = apply(
+        global_average_pool.run, make(f"{text} y = AveragePool <{attributes}> (x) }}")
+    )
+    assert (ops(after), changed) == (["AveragePool"], [])

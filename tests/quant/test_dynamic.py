@@ -13,6 +13,7 @@ from edgeq.ir import Graph
 from edgeq.numerics import affine
 from edgeq.numerics.pair_safe import PAIR_LIMIT, pair_peak
 from edgeq.quant.dynamic import dynamic_nodes, plan_dynamic, with_tables
+from edgeq.quant.kernels import LITERT
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan
 
 GraphOf = Callable[..., Graph]
@@ -224,3 +225,50 @@ def test_a_table_that_reaches_a_body_through_a_move_stays_float(graph_of: GraphO
         {"table": normal(40, 32)},
     )
     assert plan_dynamic(graph, acts="dynamic").tensors == {}
+
+
+WIDE = """g (float[n,64] x, float[n,3,8,8] image) => (y, z) {
+    [first] a = MatMul(x, w)
+    [odd] b = Gemm(a, v, bias)
+    [last] y = Gemm <transB = 1> (b, u)
+    [conv] z = Conv(image, k)
+}"""
+MATRICES = {
+    "w": normal(64, 50),
+    "v": normal(50, 32),
+    "bias": normal(32),
+    "u": normal(24, 32),
+    "k": normal(16, 3, 3, 3),
+}
+
+
+def test_int4_per_column_of_every_dynamic_matrix(graph_of: GraphOf) -> None:
+    plan = plan_dynamic(graph_of(WIDE, MATRICES), acts="dynamic", weights="int4")
+    found = decided(plan)
+    assert {found[name] for name in ("first", "odd", "last")} == {("dynamic-int4", "")}
+    assert found["conv"][0] == "int8-weights"
+    axes = {name: (plan.tensors[name].axis, len(plan.tensors[name].scale)) for name in "wvu"}
+    assert axes == {"w": (1, 50), "v": (1, 32), "u": (0, 24)}
+    assert {plan.tensors[name].dtype for name in "wvu"} == {"int4"}
+    assert plan.computes_int8
+
+
+def test_blocks_want_inputs_in_multiples_of_them(graph_of: GraphOf) -> None:
+    plan = plan_dynamic(graph_of(WIDE, MATRICES), acts="dynamic", weights="int4-block32")
+    found = decided(plan)
+    assert found["odd"] == (
+        "dynamic-int8",
+        "its 50 inputs are no multiple of 32: weights are int8",
+    )
+    assert (plan.tensors["w"].block, len(plan.tensors["w"].scale)) == (32, 50 * 2)
+    assert (plan.tensors["u"].block, len(plan.tensors["u"].scale)) == (32, 24)
+    assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+def test_a_reason_names_the_engine(graph_of: GraphOf) -> None:
+    plan = plan_dynamic(graph_of(WIDE, MATRICES), acts="dynamic", kernels=LITERT)
+    assert decided(plan)["conv"] == (
+        "int8-weights",
+        "LiteRT's hybrid `Conv` takes twice as long as its float one: weights are stored in int8, "
+        "computed in float",
+    )

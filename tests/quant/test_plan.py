@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ ENCODING = st.one_of(
     st.builds(
         lambda s: Encoding("int32", tuple(s), tuple(range(len(s))), 0, True),
         st.lists(SCALE, min_size=1, max_size=5),
+    ),
+    st.builds(
+        lambda s, block: Encoding("int4", tuple(s), (0,) * len(s), 1, True, "weights", block),
+        st.lists(SCALE, min_size=1, max_size=5),
+        st.sampled_from([None, 32]),
     ),
     st.just(Encoding("float16", (1.0,), (0,), None, True, "weights")),
 )
@@ -188,3 +194,28 @@ def test_anything_else_is_refused_naming_the_place(document: Any, message: str) 
 def test_no_document_gets_anything_but_a_plan_or_the_slug(document: Any) -> None:
     with pytest.raises(EdgeqError, match="not a quantization plan"):
         QuantPlan.from_json(document)
+
+
+def test_a_block_is_in_the_document_only_where_there_is_one() -> None:
+    plain = Encoding("int4", (0.5,), (0,), 0, True)
+    assert "block" not in plain.to_json()
+    assert replace(plain, block=32).to_json()["block"] == 32
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dtype": "int8"}, {"axis": None}, {"axis": 2}, {"block": 24}, {"block": 8}]
+)
+def test_only_matrices_of_int4_have_blocks(wrong: dict[str, object]) -> None:
+    document = small_plan().to_json()
+    entry = Encoding("int4", (0.5,), (0,), 0, True, block=32).to_json() | wrong
+    document["tensors"] = {"w": entry}
+    with pytest.raises(EdgeqError, match=r"has blocks of|block is not an integer"):
+        QuantPlan.from_json(document)
+
+
+def test_a_difference_of_blocks_is_told() -> None:
+    one = QuantPlan({"w": Encoding("int4", (0.5, 0.25), (0, 0), 0, True)}, {})
+    two = QuantPlan({"w": Encoding("int4", (0.5, 0.25), (0, 0), 0, True, block=32)}, {})
+    assert one.diff(two) == (
+        "tensor `w`: int4 x2 on axis 0 0.25..0.5 -> int4 x2 on axis 0 in blocks of 32 0.25..0.5",
+    )

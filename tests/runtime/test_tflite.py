@@ -384,6 +384,10 @@ def spoilt(path: str, value: Any) -> Callable[[File], None]:
             spoilt("graph.operators.0.inputs", [0, 1, 4]),
             "an input of FULLY_CONNECTED (operator 0) is tensor 4, of 4 [damaged-model]",
         ),
+        (
+            spoilt("graph.operators.0.inputs", [0, -1, 2]),
+            "FULLY_CONNECTED (operator 0) lacks an input that it needs [damaged-model]",
+        ),
         (spoilt("graph.operators.0.outputs", [0]), "makes tensor 0, which is already there"),
         (spoilt("graph.operators.0.outputs", [-1]), "is tensor -1, of 4 [damaged-model]"),
         (spoilt("graph.operators.0.opcodeIndex", 1), "is of kind 1, not listed [damaged-model]"),

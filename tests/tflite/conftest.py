@@ -225,7 +225,7 @@ def check_int8(graph_of: Callable[..., Graph]) -> Callable[..., Pair]:
     """check_int8(text, weights, lsb=0, share=0.0, ...): static int8, in both engines.
 
     XNNPACK's codes may be `lsb` from those of ONNX Runtime's exact kernels, in at most `share` of
-    the elements, and the reference kernels' `reference_lsb`. `float_ops` are those types that the
+    the elements, and the reference kernels' (those of the resolver `other`) `reference_lsb`. `float_ops` are those types that the
     plan may leave in float: none, unless said.
     """
 
@@ -239,6 +239,7 @@ def check_int8(graph_of: Callable[..., Graph]) -> Callable[..., Pair]:
         float_ops: Sequence[str] = (),
         plan: QuantPlan | None = None,
         count: int = 4,
+        other: str = "reference",
         **options: Any,
     ) -> Pair:
         graph = graph_of(text, weights)
@@ -250,7 +251,7 @@ def check_int8(graph_of: Callable[..., Graph]) -> Callable[..., Pair]:
         made = make_pair(graph, plan, **options)
         for feeds in made.samples(count):
             wanted = made.onnx.run(dict(feeds))
-            for resolver, limit in (("xnnpack", lsb), ("reference", reference_lsb)):
+            for resolver, limit in (("xnnpack", lsb), (other, reference_lsb)):
                 found = made.lite.run(feeds, resolver)
                 for name, value in wanted.items():
                     steps = made.steps(name, found[name], value)
@@ -260,4 +261,3 @@ def check_int8(graph_of: Callable[..., Graph]) -> Callable[..., Pair]:
         return made
 
     return check
-

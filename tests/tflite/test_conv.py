@@ -105,16 +105,41 @@ def test_transposed_int8(case: str, check_int8: Any) -> None:
     check_int8(text("ConvTranspose", sizes, attributes), weights(shape, shape[1]))
 
 
-def test_transposed_in_groups(check_float: Any) -> None:
-    check_float(text("ConvTranspose", (4, 5, 5), "group=2, strides=[2,2]"), weights((4, 3, 3, 3), 6))
+DEPTHWISE = ["strides=[2,2]", "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]", ""]
+
+
+@pytest.mark.parametrize("attributes", DEPTHWISE)
+def test_transposed_in_groups(attributes: str, check_float: Any) -> None:
+    more = f"group=2, {attributes}" if attributes else "group=2"
+    check_float(text("ConvTranspose", (4, 5, 5), more), weights((4, 3, 3, 3), 6))
+
+
+@pytest.mark.parametrize("attributes", DEPTHWISE)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_transposed_depthwise(size: int, attributes: str, check_float: Any) -> None:
+    more = f"group=4, {attributes}" if attributes else "group=4"
+    net = text("ConvTranspose", (4, 5, 6), more)
+    written = check_float(net, weights((4, 2, size, size), 8))
+    assert written.partitions == 1
+    assert not written.ops["SPLIT"]
+
+
+def test_transposed_depthwise_line(check_float: Any) -> None:
+    net = text("ConvTranspose", (4, 9), "group=4, strides=[2], pads=[1,1]")
+    check_float(net, weights((4, 1, 4), 4))
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_transposed_volume(group: int, check_float: Any) -> None:
+    attributes = f"group={group}, strides=[2,1,2], pads=[1,0,1,1,1,0]"
+    check_float(
+        text("ConvTranspose", (4, 3, 4, 5), attributes), weights((4, 3, 3, 3, 2), 3 * group)
+    )
 
 
 @pytest.mark.parametrize("clamp", ["Relu(c)", "Clip(c, zero, six)"])
 def test_clamp_is_fused(clamp: str, check_float: Any, check_int8: Any) -> None:
-    net = (
-        "g (float[1,3,8,8] x) => (float[1,5,6,6] y)"
-        f" {{ c = Conv(x, w, b)  y = {clamp} }}"
-    )
+    net = f"g (float[1,3,8,8] x) => (float[1,5,6,6] y) {{ c = Conv(x, w, b)  y = {clamp} }}"
     constants = weights((5, 3, 3, 3), 5)
     constants |= {"zero": np.float32(0), "six": np.float32(6)}
     written = check_float(net, constants)

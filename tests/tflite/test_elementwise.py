@@ -27,9 +27,7 @@ def floats(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum"])
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (4, 1, 1), (6,), (1, 4, 6, 6), (6, 1), (2, 1, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1, 1), (6,), (1, 4, 6, 6), (6, 1), (2, 1, 1, 1)])
 def test_broadcasts(op: str, shape: tuple[int, ...], check_float: Check) -> None:
     c = np.abs(floats(*shape)) + np.float32(0.5)
     check_float(CONVS.format(kind="float", body=f"y = {op}(a, c)"), weights(c=c))
@@ -166,7 +164,5 @@ def test_int8(op: str, other: str, check_int8: Check) -> None:
 def test_int8_with_the_clamp_behind_it(clamp: str, check_int8: Check) -> None:
     constants = {"low": np.float32(0.0), "high": np.float32(1.0)}
     text = CONVS.format(kind="float", body=f"s = Add(a, b)  r = {clamp}  y = Conv(r, v)")
-    made = check_int8(
-        text, weights(v=floats(4, 4, 1, 1), **constants), lsb=1, reference_lsb=2
-    )
+    made = check_int8(text, weights(v=floats(4, 4, 1, 1), **constants), lsb=1, reference_lsb=2)
     assert not set(made.lite.ops) & {"RELU", "MAXIMUM", "MINIMUM"}

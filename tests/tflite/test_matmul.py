@@ -98,9 +98,7 @@ def test_fused_matmul(turn: str, check_float: Any) -> None:
     )
 
 
-LINEAR = (
-    "g (float[2,6,16] x) => (float[2,6,8] y) { m = MatMul(x, w) a = Add(b, m) y = Relu(a) }"
-)
+LINEAR = "g (float[2,6,16] x) => (float[2,6,8] y) { m = MatMul(x, w) a = Add(b, m) y = Relu(a) }"
 
 
 def test_bias_and_clamp_go_into_one_operator(check_float: Any, check_int8: Any) -> None:

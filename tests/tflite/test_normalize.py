@@ -32,9 +32,7 @@ def test_batch(sizes: str, check_float: Any) -> None:
 
 @pytest.mark.parametrize("sizes", SIZES[:3])
 def test_instance(sizes: str, check_float: Any) -> None:
-    check_float(
-        text("InstanceNormalization(x, s, b)", sizes), {"s": positive(6), "b": normal(6)}
-    )
+    check_float(text("InstanceNormalization(x, s, b)", sizes), {"s": positive(6), "b": normal(6)})
 
 
 @pytest.mark.parametrize("sizes", SIZES[:3])

@@ -168,9 +168,7 @@ def test_activations_are_shifted_and_weights_are_not(
     written = parsed(made.artifact()).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in written.initializer}
     zero_of = {
-        node.input[1]: node.input[2]
-        for node in written.node
-        if node.op_type == "DequantizeLinear"
+        node.input[1]: node.input[2] for node in written.node if node.op_type == "DequantizeLinear"
     }
     assert len(set(zero_of.values())) < len(zero_of)  # equal ones are stored once
     for name in ("x", "r", "t", "s", "p", "f", "y"):

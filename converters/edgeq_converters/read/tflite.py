@@ -146,6 +146,7 @@ class _Source:
         for called, count in sorted(missing.items()):
             times = f" ({count} times)" if count > 1 else ""
             found.add("unsupported-op", f"{called}{times} is not read")
+        found.raise_any()
         self._check_types(found)
         found.raise_any()
         self._note_open_sizes()
@@ -226,8 +227,7 @@ class _Made:
         self.source = source
         self.ctx = Reading(source.graph, free_batch=free)
         self._given: set[onnx_ir.Value] = set(self.ctx.inputs)
-        self._run()
-        outputs = [self._output(index) for index in source.graph.outputs]
+        outputs = self._run()
         self.graph = Graph(self._model(outputs, batch))
         self._infer(bool(free) and batch is None)
 
@@ -239,7 +239,8 @@ class _Made:
         many = counted(rounded, "bias code", "bias codes")
         return (*self.ctx.notes, f"{many} beyond 2**23 kept to 24 bits")
 
-    def _run(self) -> None:
+    def _run(self) -> list[onnx_ir.Value]:
+        """Read operator by operator; returns the outputs."""
         found = Findings(self.source.name, hints=_HINTS)
         broken: set[int] = set()
         for number, op in enumerate(self.source.graph.operators):
@@ -253,11 +254,19 @@ class _Made:
                 found.add("unsupported-op", f"{quote(op.code)} (operator {number}) {reason}")
                 broken.update(op.outputs)
         found.raise_any()
+        try:
+            return [self._output(index) for index in self.source.graph.outputs]
+        except _FAILURES as reason:
+            found.add("unsupported-op", f"an output: {one_line(str(reason))}")
+            found.raise_any()
+            raise AssertionError("unreachable") from reason
 
     def _one(self, op: Operator) -> None:
         try:
             HANDLERS[op.code](self.ctx, op)
-        except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError) as failure:
+        except Unsupported:
+            raise
+        except _FAILURES as failure:
             raise Unsupported(f"contradicts itself: {one_line(str(failure))}") from failure
 
     def _output(self, index: int) -> onnx_ir.Value:
@@ -265,7 +274,7 @@ class _Made:
         made another tensor, so that it can have its name."""
         value = self.ctx.value(index)
         if value.const_value is not None or value in self._given:
-            value = self.ctx.like(index, self.ctx.emit("Identity", value))
+            value = self.ctx.like(index, self.ctx.copy(value))
         self._given.add(value)
         return value
 
@@ -364,6 +373,9 @@ def _free_batch(ours: bytes) -> frozenset[str]:
         else frozenset()
     )
 
+
+_FAILURES = (Unsupported, ValueError, IndexError, TypeError, KeyError, ArithmeticError, MemoryError)
+"""What reading an operator raises whose parts do not fit each other."""
 
 _HINTS = {
     "unsupported-type": ("convert the model again with float32 or int8 tensors",),

@@ -22,7 +22,8 @@ class TfliteTensors:
     Left out of `inside` are inputs, constants and what is computed from them alone, the outputs,
     and their codes. A tensor of which the file has both codes and floats is fetched as the codes.
     Tensors whose channels are last in the file, and not in the ONNX form of the graph, say so.
-    `made_by` is empty: a TFLite operator has no name.
+    `made_by` is empty: a TFLite operator has no name. `knows_axes` is False for a file of another
+    tool: which of its tensors have their channels last is not known.
     """
 
     made_by: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -31,7 +32,9 @@ class TfliteTensors:
         self._bytes = model
         self._model = tflite.parse(model)
         self._graph = self._model.subgraphs[0]
-        last = set(notes(self._model).get("channels_last", ()))
+        told = notes(self._model)
+        self.knows_axes = bool(told)
+        last = set(told.get("channels_last", ()))
         held = {at: _held(tensor, last) for at, tensor in enumerate(self._graph.tensors)}
         ends = {at: name for name, at in _outputs(self._model).items()}
         casts = {

@@ -220,8 +220,10 @@ class _Lowering:
     def _bias(
         self, node: onnx_ir.Node, array: NDArray[Any], encoding: Encoding
     ) -> NDArray[np.float64]:
-        """One value per channel, in float64 so that the division rounds once."""
-        vector = bias_vector(array, len(encoding.scale))
+        """One value per channel, in float64 so that the division rounds once. The scale is one for
+        all where that of the weights is."""
+        channels = array.size if encoding.axis is None else len(encoding.scale)
+        vector = bias_vector(array, channels)
         if vector is None:
             raise mismatch(f"the bias of node `{node.name}` has {array.size} values")
         return vector.astype(np.float64)

@@ -70,13 +70,12 @@ def write(
     e.run(families.handler)
     _raise_failures(e)
     _add_outputs(e, home.outputs, extra_outputs, io)
-    if layout == "nhwc":
-        border.drop_transposes(file)
+    turned = border.drop_transposes(file) if layout == "nhwc" else ()
     border.name_outputs(file)
     said: dict[str, Any] = dict(metadata or {})
     if fixed.inputs:
         said["free_batch"] = {"inputs": list(fixed.inputs), "outputs": list(fixed.outputs)}
-    last = sorted({file.name(at) for at in e.made_in(LAST)})
+    last = sorted({*turned, *(file.name(at) for at in e.made_in(LAST))})
     if last:
         said["channels_last"] = last
     file.metadata("min_runtime_version", MIN_RUNTIME.encode().ljust(16, b"\0"))

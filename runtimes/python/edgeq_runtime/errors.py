@@ -82,7 +82,7 @@ SLUGS: dict[str, Slug] = {
     ),
     "damaged-model": Slug(
         cause="The bytes of the file contradict themselves: cut short, overwritten, or badly made.",
-        example="tensor 3 `w`, float32 [4, 4], needs 64 bytes and has 40 [damaged-model]",
+        example="m.onnx: tensor `w` of shape [4, 4] needs 64 bytes and has 40 [damaged-model]",
         fix="Fetch or export the file again and compare its size or digest.",
     ),
     "engine-cannot": Slug(
@@ -106,9 +106,9 @@ SLUGS: dict[str, Slug] = {
         fix="Check the values of the inputs, or try another version of the engine.",
     ),
     "engine-needs-numpy1": Slug(
-        cause="tflite-runtime was compiled for numpy 1 and dies with numpy 2.",
+        cause="The engine tflite-runtime was compiled for numpy 1 and dies with numpy 2.",
         example="tflite-runtime is made for numpy 1, and this is numpy 2.4.6 [engine-needs-numpy1]",
-        fix='pip install "numpy<2", best in an environment of its own.',
+        fix='Install numpy 1, best in an environment of its own: pip install "numpy<2"',
     ),
     "engine-refused": Slug(
         cause="The engine does not accept the model.",
@@ -144,9 +144,11 @@ SLUGS: dict[str, Slug] = {
         fix='pip install "edgeq-runtime[onnxruntime]"',
     ),
     "model-too-large": Slug(
-        cause="The model has more tables, elements or bytes in a tensor than are read.",
-        example="tensor 3 `w`, float32 [65536, 65536, 16], is beyond 64 GB [model-too-large]",
-        fix="Export a smaller model; a file this large is most likely damaged.",
+        cause="The model file, or all small tensors of it, are beyond the 2 GB of protobuf; or a "
+        "TFLite file has more tables, or bytes in a tensor, than are read.",
+        example="big.onnx: 3,221,225,472 bytes in one file or small tensors; at most "
+        "2,147,483,647 are read [model-too-large]",
+        fix="Export the model with its weights as external data: those may be larger.",
     ),
     "no-golden-vectors": Slug(
         cause="The bundle holds no golden vectors, so there is nothing to verify it with.",
@@ -178,14 +180,18 @@ SLUGS: dict[str, Slug] = {
         fix="Use one of the names that the hint lists.",
     ),
     "unsupported-op": Slug(
-        cause="The model uses an operator that this version does not know.",
-        example="operator number 250 is not known [unsupported-op]",
-        fix="Update edgeq-runtime, or export the model with an older converter.",
+        cause="The model uses operators that neither the ONNX standard, nor ONNX Runtime, nor "
+        "LiteRT has, or that edgeq does not read.",
+        example="m.onnx: `com.acme::MyOp` is of the unknown domain `com.acme` (node `a`) "
+        "[unsupported-op]",
+        fix="Export without the nodes that the message names; pre- and post-processing "
+        "often hold them.",
     ),
     "unsupported-type": Slug(
-        cause="A tensor is sparse, a variant, in another file, or of a type that is not known.",
-        example="tensor 3 `w` is sparse or a variant [unsupported-type]",
-        fix="Export the model with plain tensors of numbers, in one file.",
+        cause="An input, output or tensor is no plain array of numbers: string, sequence, "
+        "sparse, 4-bit.",
+        example="m.onnx: input `x` is a tensor of STRING [unsupported-type]",
+        fix="Export the model with tensors of numbers as inputs and outputs.",
     ),
     "wrong-platform": Slug(
         cause="An .ort file was optimized for another kind of processor.",

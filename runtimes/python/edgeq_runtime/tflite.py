@@ -27,6 +27,21 @@ MAX_DEPTH = 16
 LEFT_OUT = -1
 """The index of an input that an operator goes without."""
 _REFUSED = ("DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES")
+_MAY_LACK = {
+    "FULLY_CONNECTED": 2,
+    "CONV_2D": 2,
+    "DEPTHWISE_CONV_2D": 2,
+    "TRANSPOSE_CONV": 3,
+    "CONV_3D": 2,
+    "CONV_3D_TRANSPOSE": 3,
+    "SVDF": 3,
+    "LSTM": 1,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": 1,
+    "BIDIRECTIONAL_SEQUENCE_LSTM": 1,
+    "BIDIRECTIONAL_SEQUENCE_RNN": 1,
+    "CUSTOM": 0,
+}
+"""The first input that an operator can go without; kernels of others follow a null pointer."""
 _STORED = {"bfloat16": "uint16", "int4": "uint8", "uint4": "uint8", "int2": "uint8"}
 """What numpy reads the bytes of a type as that it does not have."""
 
@@ -376,6 +391,8 @@ class _Graph:
             raise self._damaged(f"operator {number} is of kind {row['opcode_index']}, not listed")
         code = self._codes[row["opcode_index"]]
         what = f"{code.custom or code.name} (operator {number})"
+        if LEFT_OUT in row["inputs"][: _MAY_LACK.get(code.name)]:
+            raise self._damaged(f"{what} lacks an input that it needs")
         return Operator(
             code=code.name,
             version=code.version,

@@ -155,7 +155,7 @@ def test_uint8_file(shared: Path) -> None:
 ROBUST = {
     "edgetpu_mobilenet_v1_0.25_128": ("unsupported-op", "custom operator `edgetpu-custom-op`"),
     "coral_model_invoking_error": ("unsupported-op", "custom operator `fake-op-double`"),
-    "audio_preprocessor_int8": ("unsupported-op", "custom operator `SignalWindow` is not read"),
+    "audio_preprocessor_int8": ("unsupported-op", "custom operator `SignalFilterBank` is not read"),
     "seanet_int16_conv0": ("unsupported-type", "is int16"),
     "trunc_60pct_kws": ("damaged-model", "trunc_60pct_kws.tflite: "),
     "flip_kws": ("damaged-model", "flip_kws.tflite: "),

@@ -32,23 +32,29 @@ def activation_encoding(tensor: Tensor) -> Encoding | None:
 def weight_encoding(tensor: Tensor, perm: Sequence[int]) -> Encoding | None:
     """How int8 holds the constant `tensor`, transposed by `perm`; None where it has no such codes.
 
-    `symmetric` only where the codes are within -127..127 around 0: so writers store weights.
+    Around a zero point of 0 where the codes then still fit int8: kernels of int8 layers take no
+    other. `symmetric` only within -127..127: so writers store weights.
     """
     numbers = tensor.quantization
     if tensor.dtype not in _CODES or numbers is None or not numbers.scale:
         return None
     points = _points(tensor)
     axis = None if len(numbers.scale) == 1 else list(perm).index(numbers.axis)
-    symmetric = not any(points) and int(codes(tensor).min(initial=0)) >= -affine.WEIGHT_LIMIT
+    array = codes(tensor)
+    if axis is None and any(points):
+        around = array.astype(np.int16) - points[0]
+        if -128 <= int(around.min(initial=0)) and int(around.max(initial=0)) <= 127:
+            array, points = around, (0,)
+    symmetric = not any(points) and int(array.min(initial=0)) >= -affine.WEIGHT_LIMIT
     return Encoding("int8", numbers.scale, points, axis, symmetric, "the file")
 
 
-def bias_encoding(input_scale: float, weights: Encoding, channels: int) -> Encoding:
+def bias_encoding(input_scale: float, weights: Encoding) -> Encoding:
     """int32 on the scale of the products, which is what kernels take whatever the file says."""
-    scales = np.broadcast_to(np.array(weights.scale, np.float32), channels)
-    products = tuple(float(np.float32(input_scale) * scale) for scale in scales)
+    products = tuple(float(np.float32(input_scale) * np.float32(scale)) for scale in weights.scale)
+    axis = None if weights.axis is None else 0
     origin = "input scale * weight scale"
-    return Encoding("int32", products, (0,) * channels, 0, True, origin)
+    return Encoding("int32", products, (0,) * len(products), axis, True, origin)
 
 
 def codes(tensor: Tensor) -> Array:

@@ -27,6 +27,8 @@ def pad(ctx: Reading, op: Operator) -> None:
     filler = _filler(ctx, op)
     if filler == 0.0 and amounts[0] == amounts[-1] == (0, 0) and ctx.array(source) is None:
         ctx.padded[result] = (source, tuple(amounts[1:-1]))
+    if ctx.array(source) is None:
+        ctx.known(source)  # so that one padding waits at a time
     ctx.later(op, functools.partial(_pad, ctx, op, amounts, filler))
 
 
@@ -82,8 +84,11 @@ def mirror_pad(ctx: Reading, op: Operator) -> None:
         ctx.put(result, ctx.emit("Pad", value, where, mode="reflect"), perm)
         return
     for axis, counts in enumerate(amounts):
+        size = ctx.shape(source)[axis]
+        if max(counts) > size:
+            raise Unsupported(f"mirrors {max(counts)} of {size} elements")
         if any(counts):
-            picked = np.pad(np.arange(ctx.shape(source)[axis]), counts, mode="symmetric")
+            picked = np.pad(np.arange(size), counts, mode="symmetric")
             where = ctx.const(picked.astype(np.int64), "indices")
             value = ctx.like(result, ctx.emit("Gather", value, where, axis=perm.index(axis)))
     ctx.put(result, value if any(map(any, amounts)) else ctx.emit("Identity", value), perm)

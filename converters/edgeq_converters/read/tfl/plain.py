@@ -78,7 +78,8 @@ def zeros_like(ctx: Reading, op: Operator) -> None:
     if ctx.encoding(op.outputs[0]) is not None:
         raise Unsupported("makes codes")
     kind = ctx.dtype(ctx.tensors[op.outputs[0]]).numpy()
-    ctx.put_array(op.outputs[0], np.zeros(ctx.shape(op.outputs[0]), kind))
+    shape = ctx.const(np.array(ctx.shape(op.outputs[0]), np.int64), "shape")
+    ctx.put(op.outputs[0], ctx.emit("Expand", ctx.const(np.zeros((), kind), "zero"), shape))
 
 
 def one_hot(ctx: Reading, op: Operator) -> None:

@@ -76,6 +76,8 @@ def _resize(ctx: Reading, op: Operator, mode: str, more: Mapping[str, str]) -> N
     elif op.options["half_pixel_centers"]:
         kind = "half_pixel"
     before, after = ctx.shape(op.inputs[0])[1:-1], ctx.shape(op.outputs[0])[1:-1]
+    if 0 in (*before, *after):
+        raise Unsupported("reads or makes nothing")
     scales = [np.float32(new) / np.float32(old) for old, new in zip(before, after, strict=True)]
     attributes: dict[str, Any] = {**more, "mode": mode, "coordinate_transformation_mode": kind}
     source = ctx.value(op.inputs[0], _FIRST)

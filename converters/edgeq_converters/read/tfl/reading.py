@@ -249,6 +249,8 @@ class Reading:
             return self.value(index, perm)
         source = self.weight_only.get(index, index)
         encoding = numbers.weight_encoding(self.tensors[source], perm)
+        if encoding is not None and any(encoding.zero_point):
+            self.note("weights with a zero point, which int8 TFLite has not: written as ONNX only")
         return self._keyed(("weight", index, perm), np.transpose(array, perm), index, encoding)
 
     def stored_codes(self, index: int, perm: Perm) -> Encoding | None:
@@ -269,7 +271,7 @@ class Reading:
         if tensor.dtype != "int32" or scale is None or weights is None:
             return self._keyed(("bias", index), array.reshape(-1), index, None)
         codes = np.asarray(tensor.array()).reshape(-1)
-        encoding = numbers.bias_encoding(scale.scale[0], weights, codes.size)
+        encoding = numbers.bias_encoding(scale.scale[0], weights)
         exact = codes.astype(np.float64) * np.array(encoding.scale, np.float64)
         held = exact.astype(np.float32)
         back = np.rint(held.astype(np.float64) / np.array(encoding.scale))
@@ -335,6 +337,13 @@ class Reading:
             return folded
         self.nodes.append(node)
         return tuple(node.outputs)
+
+    def copy(self, value: onnx_ir.Value) -> onnx_ir.Value:
+        """The same once more: a tensor of its own, even of a constant."""
+        node = onnx_ir.node("Identity", [value])
+        node.outputs[0].name = self._fresh()
+        self.nodes.append(node)
+        return node.outputs[0]
 
     def _fold(self, node: onnx_ir.Node) -> tuple[onnx_ir.Value, ...] | None:
         values = [value for value in node.inputs if value is not None]

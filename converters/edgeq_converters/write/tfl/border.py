@@ -18,12 +18,11 @@ def name_outputs(file: File) -> None:
             names[file.name(other)], names[name] = other, at
 
 
-def drop_transposes(file: File) -> None:
-    """Let inputs and outputs of four axes have their channels last where the net has them so."""
-    for name in file.inputs:
-        _turn_input(file, name)
-    for name in file.outputs:
-        _turn_output(file, name)
+def drop_transposes(file: File) -> tuple[str, ...]:
+    """Let inputs and outputs of four axes have their channels last where the net has them so;
+    returns their names."""
+    inputs = [name for name in file.inputs if _turn_input(file, name)]
+    return (*inputs, *(name for name in file.outputs if _turn_output(file, name)))
 
 
 def _is_transpose(file: File, op: Op, order: tuple[int, ...]) -> bool:
@@ -39,8 +38,8 @@ def _is_transpose(file: File, op: Op, order: tuple[int, ...]) -> bool:
     return moved == sorted(moved)
 
 
-def _turn_input(file: File, name: str) -> None:
-    """Input -> (QUANTIZE ->) TRANSPOSE becomes an input with its channels last."""
+def _turn_input(file: File, name: str) -> bool:
+    """Input -> (QUANTIZE ->) TRANSPOSE becomes an input with its channels last; whether it did."""
     at = file.inputs[name]
     chain = [at]
     readers = file.readers(at)
@@ -48,19 +47,21 @@ def _turn_input(file: File, name: str) -> None:
         chain.append(readers[0].outputs[0])
         readers = file.readers(chain[-1])
     if any(end in file.outputs.values() for end in chain) or not readers:
-        return
+        return False
     if not all(_is_transpose(file, op, to_last(4)) for op in readers):
-        return
+        return False
     shape = file.shape(readers[0].outputs[0])
     for link in chain:
         file.set_shape(link, shape)
     for op in readers:
         file.replace(op.outputs[0], chain[-1])
         file.ops.remove(op)
+    return True
 
 
-def _turn_output(file: File, name: str) -> None:
-    """TRANSPOSE (-> DEQUANTIZE) -> output becomes an output with its channels last."""
+def _turn_output(file: File, name: str) -> bool:
+    """TRANSPOSE (-> DEQUANTIZE) -> output becomes an output with its channels last; whether it
+    did."""
     at = file.outputs[name]
     chain = [at]
     maker = file.maker(at)
@@ -68,15 +69,16 @@ def _turn_output(file: File, name: str) -> None:
         chain.append(maker.inputs[0])
         maker = file.maker(maker.inputs[0])
     if maker is None or not _is_transpose(file, maker, to_first(4)):
-        return
+        return False
     ends = [*file.inputs.values(), *(end for key, end in file.outputs.items() if key != name)]
     used_elsewhere = len(file.readers(chain[-1])) > len(chain) - 1
     if used_elsewhere or chain[-1] in ends or (len(chain) == 1 and maker.inputs[0] in ends):
-        return
+        return False
     source = maker.inputs[0]
     file.ops.remove(maker)
     if len(chain) == 1:
         file.outputs[name] = source
-        return
+        return True
     file.set_shape(at, file.shape(source))
     file.replace(chain[-1], source)
+    return True

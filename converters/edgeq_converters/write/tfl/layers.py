@@ -40,7 +40,9 @@ def check_scales(
     if x is None or w is None or b is None:
         return  # who takes it says so
     product = np.float32(x.scale[0]) * np.array(w.scale, np.float32)
-    if not np.array_equal(np.broadcast_to(np.array(b.scale, np.float32), product.shape), product):
+    given = np.array(b.scale, np.float32)
+    fits = 1 in (given.size, product.size) or given.size == product.size
+    if not fits or (given != product).any():
         raise mismatch(f"the scale of bias `{bias.name}` is not that of its products")
     if any(w.zero_point) or any(b.zero_point):
         raise mismatch(f"the weights or the bias of node `{e.node.name}` have a zero point")

@@ -273,6 +273,33 @@ def is_infinite(e: Emitter, node: onnx_ir.Node) -> None:
     steps.into(node.outputs[0], layout, "EQUAL", at, limit, dtype="bool")
 
 
+def softplus(e: Emitter, node: onnx_ir.Node) -> None:
+    """With the Tanh and the product behind it, where they make it a Mish."""
+    value, last = node.inputs[0], _end_of_mish(e, node)
+    if last is None:
+        _composed(e, node, _softplus)
+        return
+    layout = e.layout(value)
+    code, inputs = _mish(Steps(e), e.take(value, layout, codes=False))
+    Steps(e).into(last.outputs[0], layout, code, *inputs)
+
+
+def _end_of_mish(e: Emitter, node: onnx_ir.Node) -> onnx_ir.Node | None:
+    """The Mul of x * tanh(softplus(x)), if all of it is in float; the steps are done then."""
+    value = node.inputs[0]
+    tanh = candidates.only_use(node.outputs[0])
+    if value is None or dtype_of(value) != "float32" or tanh is None or tanh.op_type != "Tanh":
+        return None
+    product = candidates.only_use(tanh.outputs[0])
+    if product is None or product.op_type != "Mul" or value not in product.inputs:
+        return None
+    if any(e.decision(step).precision == "int8" for step in (node, tanh, product)):
+        return None
+    e.mark_done(tanh)
+    e.mark_done(product)
+    return product
+
+
 def _composed(e: Emitter, node: onnx_ir.Node, formula: Formula) -> None:
     """A formula in float, whatever the plan says: there is no kernel for its codes."""
     value = node.inputs[0]
@@ -342,9 +369,10 @@ def _atan(s: Steps, x: int) -> tuple[str, list[int]]:
 
 def _sinh(s: Steps, x: int) -> tuple[str, list[int]]:
     """By exp(-|x|) - 1, which ELU has exactly near 0."""
-    small = s("ELU", s("NEG", s("ABS", x)))
+    negative = s("NEG", s("ABS", x))
+    small = s("ELU", negative)
     above = s("MUL", small, s("ADD", small, s.number(2.0)))
-    below = s("MUL", s("ADD", small, s.number(1.0)), s.number(-2.0))
+    below = s("MUL", s("EXP", negative), s.number(-2.0))
     return "MUL", [s("SIGN", x), s("DIV", above, below)]
 
 
@@ -371,7 +399,6 @@ def _atanh(s: Steps, x: int) -> tuple[str, list[int]]:
 
 _FORMULAS: dict[str, Formula] = {
     "Reciprocal": _reciprocal,
-    "Softplus": _softplus,
     "Softsign": _softsign,
     "Mish": _mish,
     "Erf": _erf,
@@ -448,6 +475,7 @@ HANDLERS = {
     **dict.fromkeys(("com.microsoft:FastGelu", "com.microsoft:BiasGelu"), fast_gelu),
     **dict.fromkeys(("Swish", "com.microsoft:QuickGelu"), swish),
     "Sqrt": square_root,
+    "Softplus": softplus,
     "LeakyRelu": leaky,
     "PRelu": parametric,
     "Elu": elu,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,35 @@ def _pieces(e: Emitter, source: int, group: int, step: int) -> list[int]:
     return parts
 
 
+@dataclass(frozen=True)
+class Transposed:
+    """A ConvTranspose: its windows (`after` may be below 0), weights I x O x kernel in float with
+    their dilation filled up by zeros, and the options that all of its operators have."""
+
+    axes: Sequence[Window]
+    array: Array
+    spread: Callable[[Array], Array]
+    group: int
+
+    @property
+    def is_volume(self) -> bool:
+        return len(self.axes) == 3
+
+    @property
+    def code(self) -> str:
+        return "CONV_3D_TRANSPOSE" if self.is_volume else "TRANSPOSE_CONV"
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes of weights as the operator has them."""
+        return (2, 3, 4, 1, 0) if self.is_volume else (1, 2, 3, 0)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        names = ("stride_d", "stride_h", "stride_w")[-len(self.axes) :]
+        return {name: axis.stride for name, axis in zip(names, self.axes, strict=True)}
+
+
 def conv_transpose(e: Emitter, node: onnx_ir.Node) -> None:
     """TRANSPOSE_CONV of the whole result, from which the padding is cut where it is not SAME."""
     require_float(node)
@@ -152,30 +182,32 @@ def conv_transpose(e: Emitter, node: onnx_ir.Node) -> None:
     array, sizes = constant(weights), e.shape(data)[2:]
     if array is None:
         raise Unwritable("its weights are computed while the model runs")
-    if len(sizes) not in (1, 2):
+    if len(sizes) not in (1, 2, 3):
         raise Unwritable(f"TFLite has no transposed convolution of {len(sizes)} dimensions")
-    group = int(e.attribute("group", 1))
     axes = _transposed(e, node, sizes, array.shape[2:])
     spread = _spreader(e, node, array.ndim)
+    layer = Transposed(axes, spread(array), spread, int(e.attribute("group", 1)))
     source = _wide(e, e.take(data, LAST))
-    name, value = e.activation(node.outputs[0])
+    if _stuffable(e, layer):
+        _stuffed(e, node, source, layer)
+        return
+    clamp, value = e.activation(node.outputs[0])
     made = e.make(value, LAST)
     target = _target(e, made)
     batch, channels = e.file.shape(target)[0], e.file.shape(target)[-1]
-    pad, whole = _fitted(axes)
+    padding_name, whole = _fitted(axes)
     full = target
     if whole != [axis.out for axis in axes]:
         full = e.temp([batch, *whole, channels], like=target)
-    options = {"padding": pad, "stride_h": axes[0].stride, "stride_w": axes[1].stride}
-    options["fused_activation_function"] = name
-    bias_value = input_at(node, 2)
-    if group == 1:
-        filters = e.parameter(weights, lambda w: spread(w).transpose(1, 2, 3, 0), 0)
-        bias = bias_or_zeros(e, data, weights, bias_value, channels)
+    options = {"padding": padding_name, "fused_activation_function": clamp, **layer.strides}
+    if layer.group == 1:
+        at = layer.order.index(1)
+        filters = e.parameter(weights, lambda w: spread(w).transpose(layer.order), at)
+        bias = bias_or_zeros(e, data, weights, input_at(node, 2), channels)
         size = e.numbers(e.file.shape(full))
-        e.op("TRANSPOSE_CONV", [size, filters, source, bias], [full], **options)
+        e.op(layer.code, [size, filters, source, bias], [full], **options)
     else:
-        _grouped_transpose(e, source, full, spread(array), constant(bias_value), group, options)
+        _grouped_transpose(e, source, full, layer, constant(input_at(node, 2)), options)
     if full != target:
         begin = [0, *(axis.before for axis in axes), 0]
         e.op("SLICE", [full, e.numbers(begin), e.numbers(e.file.shape(target))], [target])
@@ -186,25 +218,73 @@ def _grouped_transpose(
     e: Emitter,
     source: int,
     full: int,
-    array: Array,
+    layer: Transposed,
     bias: Array | None,
-    group: int,
     options: dict[str, Any],
 ) -> None:
-    """One TRANSPOSE_CONV for each group; float alone, as `Kernels` has it."""
+    """One operator for each group; float alone, as `Kernels` has it."""
     if e.int8:
         raise Unwritable("LiteRT has no grouped transposed convolution in int8")
-    step, part = array.shape[0] // group, array.shape[1]
+    step, part = layer.array.shape[0] // layer.group, layer.array.shape[1]
     shape = [*e.file.shape(full)[:-1], part]
+    vector = np.zeros(part * layer.group) if bias is None else bias.reshape(-1)
     parts = []
-    for at, piece in enumerate(_pieces(e, source, group, step)):
-        filters = array[at * step : (at + 1) * step].transpose(1, 2, 3, 0)
-        vector = np.zeros(part) if bias is None else bias.reshape(-1)[at * part : (at + 1) * part]
+    for at, piece in enumerate(_pieces(e, source, layer.group, step)):
+        filters = layer.array[at * step : (at + 1) * step].transpose(layer.order)
         inputs = [e.numbers(shape), e.numbers(filters, "float32"), piece]
+        inputs.append(e.numbers(vector[at * part : (at + 1) * part], "float32"))
         parts.append(e.temp(shape, like=full))
-        inputs.append(e.numbers(vector, "float32"))
-        e.op("TRANSPOSE_CONV", inputs, [parts[-1]], **options)
+        e.op(layer.code, inputs, [parts[-1]], **options)
     e.op("CONCATENATION", parts, [full], axis=len(shape) - 1)
+
+
+def _stuffable(e: Emitter, layer: Transposed) -> bool:
+    """Whether it is a depthwise convolution over its input with zeros in between."""
+    fits = all(
+        axis.before < axis.kernel and axis.after + axis.stride <= axis.kernel for axis in layer.axes
+    )
+    depthwise = layer.group == layer.array.shape[0] > 1
+    return depthwise and fits and not layer.is_volume and not e.int8
+
+
+def _stuffed(e: Emitter, node: onnx_ir.Node, source: int, layer: Transposed) -> None:
+    """DEPTHWISE_CONV_2D over the stuffed input: one operator in place of one per channel."""
+    high, wide = layer.axes
+    batch, height, width, depth = e.file.shape(source)
+    if high.stride > 1 or wide.stride > 1:
+        rows = e.reshaped(source, [batch, height, 1, width, depth])
+        pads = [(0, 0), (0, 0), (0, high.stride - 1), (0, 0), (0, (wide.stride - 1) * depth)]
+        spaced = e.temp([batch, height, high.stride, width, wide.stride * depth])
+        e.op("PAD", [rows, e.numbers(pads)], [spaced])
+        source = e.reshaped(spaced, [batch, height * high.stride, width * wide.stride, depth])
+    edges = [
+        Window(0, 0, 1, 1, 1, axis.kernel - 1 - axis.before, axis.kernel - axis.after - axis.stride)
+        for axis in layer.axes
+    ]
+    if any(axis.before or axis.after for axis in edges):
+        source = pad_zeros(e, source, edges)
+    flipped = layer.array[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+    kernel = [1, high.kernel, wide.kernel, -1]
+    channels = layer.array.shape[1] * depth
+    bias = constant(input_at(node, 2))
+    inputs = [source, e.numbers(flipped.reshape(kernel), "float32")]
+    inputs.append(e.numbers(np.zeros(channels) if bias is None else bias.reshape(-1), "float32"))
+    clamp, value = e.activation(node.outputs[0])
+    made = e.make(value, LAST)
+    target = _target(e, made)
+    e.op(
+        "DEPTHWISE_CONV_2D",
+        inputs,
+        [target],
+        padding="VALID",
+        stride_h=1,
+        stride_w=1,
+        dilation_h_factor=1,
+        dilation_w_factor=1,
+        depth_multiplier=layer.array.shape[1],
+        fused_activation_function=clamp,
+    )
+    _narrow(e, target, made)
 
 
 def _transposed(
@@ -247,8 +327,8 @@ def _fitted(axes: Sequence[Window]) -> tuple[str, list[int]]:
     ]
 
 
-def _spreader(e: Emitter, node: onnx_ir.Node, rank: int) -> Any:
-    """Makes weights I x O x kernel those of a kernel of two axes without dilation."""
+def _spreader(e: Emitter, node: onnx_ir.Node, rank: int) -> Callable[[Array], Array]:
+    """Makes weights I x O x kernel those of a kernel without dilation, of two axes at least."""
     dilations = [int(step) for step in e.attribute("dilations", None) or [1] * (rank - 2)]
 
     def spread(array: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir
@@ -16,7 +16,7 @@ from edgeq_converters.write.tfl.steps import FLOAT, WHOLE, Steps, cast, kind
 _LARGEST_CONSTANT = 1 << 16
 """Elements up to which equal numbers are stored and not made while the model runs."""
 
-_DYNAMIC = {
+REFUSED = {
     "NonZero": "how many elements are not zero is known only when the model runs",
     "Compress": "how many elements it keeps is known only when the model runs",
     "Unique": "how many elements are unique is known only when the model runs",
@@ -24,6 +24,7 @@ _DYNAMIC = {
         "how many boxes it keeps is known only when the model runs; do it after the model"
     ),
 }
+"""Why operators have no handler."""
 
 
 def size(e: Emitter, node: onnx_ir.Node) -> None:
@@ -156,16 +157,8 @@ def _product(
     return e.reshaped(made, [sizes[letter] for letter in order]), order
 
 
-def _refuse(reason: str) -> Callable[[Emitter, onnx_ir.Node], None]:
-    def refused(e: Emitter, node: onnx_ir.Node) -> None:
-        raise Unwritable(reason)
-
-    return refused
-
-
 HANDLERS = {
     **dict.fromkeys(("Shape", "Size"), size),
-    **{op_type: _refuse(reason) for op_type, reason in _DYNAMIC.items()},
     "ConstantOfShape": filled,
     "EyeLike": diagonal,
     "Range": count,

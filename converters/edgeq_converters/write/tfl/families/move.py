@@ -26,6 +26,9 @@ def same(e: Emitter, node: onnx_ir.Node) -> None:
     """Identity and Dropout."""
     value = node.inputs[0]
     assert value is not None
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is not None and e.numbers_of(2, "training mode") != [0]:
+        raise Unwritable("it is in training mode")
     layout = e.layout(value)
     e.pass_on(e.take(value, layout), node.outputs[0], layout)
     for mask in node.outputs[1:]:

@@ -183,7 +183,7 @@ def _vectors(e: Emitter, node: onnx_ir.Node, place: int, layer: Layer) -> Array:
     encoding = e.encoding(value)
     if encoding is not None and encoding.dtype == "float16":
         array = array.astype(np.float16)
-    return array[layer.at].astype(np.float32).reshape(rows, layer.hidden)
+    return np.asarray(array[layer.at], np.float32).reshape(rows, layer.hidden)
 
 
 # -- LiteRT's LSTM

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir
 
 from edgeq.ir import constant
-from edgeq_converters.write.tfl.emitter import AS_IS, LAST, Array, Emitter, Unwritable
+from edgeq_converters.write.tfl.emitter import LAST, Array, Emitter, Unwritable
 from edgeq_converters.write.tfl.layers import input_at, require_float
 
 _MODES = ((False, True), (False, False), (True, False))
@@ -40,22 +40,19 @@ class Stretch:
 
 def resize(e: Emitter, node: onnx_ir.Node) -> None:
     """RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR where they do the same, else axis by axis."""
-    require_float_data(e, node)
+    if e.file.dtype(e.take(node.inputs[0])) not in ("float32", "int8"):
+        raise Unwritable("it resizes a tensor that is not float32")
     mode = e.attribute("mode", "nearest")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
     stretches = _stretches(e, node)
-    if mode == "nearest":
+    if not stretches:
+        layout = e.layout(node.inputs[0])
+        e.pass_on(e.take(node.inputs[0], layout), node.outputs[0], layout)
+    elif mode == "nearest":
         _nearest(e, node, stretches)
     elif mode in ("linear", "cubic", "bilinear"):
         _interpolated(e, node, stretches, cubic=mode == "cubic")
     else:
         raise Unwritable(f"TFLite has no Resize with mode={mode}")
-
-
-def require_float_data(e: Emitter, node: onnx_ir.Node) -> None:
-    """Sizes and scales have types of their own: look at the data alone."""
-    if e.file.dtype(e.take(node.inputs[0])) not in ("float32", "int8"):
-        raise Unwritable("it resizes a tensor that is not float32")
 
 
 def _stretches(e: Emitter, node: onnx_ir.Node) -> list[Stretch]:
@@ -399,9 +396,7 @@ def _outside(mode: str, size: int, before: int, after: int) -> Array:
     return np.where(places < size, places, 2 * (size - 1) - places)
 
 
-def _cut(
-    e: Emitter, source: int, ends: list[tuple[int, int]]
-) -> tuple[int, list[tuple[int, int]]]:
+def _cut(e: Emitter, source: int, ends: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
     """What padding below 0 leaves, and the padding that remains."""
     if all(min(row) >= 0 for row in ends):
         return source, ends

@@ -126,7 +126,8 @@ def _counted(e: Emitter, indices: onnx_ir.Value, sizes: Array) -> int:
         return e.numbers(np.where(array < 0, array + sizes, array), e.file.dtype(at))
     if maker is not None and maker.op_type in _NEVER_NEGATIVE:
         return at
-    dtype = kind(e.file.dtype(at), WHOLE)
+    had = e.file.dtype(at)
+    dtype = "int32" if had in FLOAT else kind(had, WHOLE)
     steps = Steps(e, dtype)
     at = cast(e, at, dtype)
     below = steps("LESS", at, steps.number(0), dtype="bool")
@@ -165,10 +166,16 @@ def gather_nd(e: Emitter, node: onnx_ir.Node) -> None:
     data, indices = node.inputs
     assert data is not None
     assert indices is not None
-    if e.attribute("batch_dims", 0):
-        raise Unwritable("TFLite has no GATHER_ND with batch_dims")
-    sizes = np.array(e.shape(data)[: e.shape(indices)[-1]])
-    places = _counted(e, indices, sizes)
+    batches = int(e.attribute("batch_dims", 0))
+    shape = e.shape(indices)
+    places = _counted(e, indices, np.array(e.shape(data)[batches : batches + shape[-1]]))
+    if batches:  # which TFLite has not: coordinates of their own, in front
+        dtype = e.file.dtype(places)
+        grid = np.stack(np.meshgrid(*map(np.arange, shape[:-1]), indexing="ij"), axis=-1)
+        own = e.numbers(grid[..., :batches], dtype)
+        made = e.temp([*shape[:-1], batches + shape[-1]], dtype=dtype)
+        e.op("CONCATENATION", [own, places], [made], axis=len(shape) - 1)
+        places = made
     emit(e, e.take(data), node.outputs[0], AS_IS, "GATHER_ND", places, kernel=_PICKED)
 
 
@@ -220,26 +227,31 @@ def one_hot(e: Emitter, node: onnx_ir.Node) -> None:
     assert indices is not None
     assert values is not None
     depth = e.numbers_of(1, "depth")
-    pair = e.constant(values)
-    if depth is None or pair is None:
-        raise Unwritable("its values are computed while the model runs")
+    assert depth is not None
     rank = len(e.shape(result))
     axis = int(e.attribute("axis", -1)) % rank
-    dtype = kind(str(pair.dtype), (*FLOAT, "int8", "uint8", *WHOLE, "bool"))
-    if dtype_of(indices) not in WHOLE:
-        at = cast(e, e.take(indices, codes=False), "int32")
-        below = Steps(e, "int32")("LESS", at, e.numbers(0), dtype="bool")
-        at = Steps(e, "int32")(
-            "SELECT_V2", below, Steps(e, "int32")("ADD", at, e.numbers(depth[0])), at
-        )
-    else:
-        at = _counted(e, indices, np.array(depth[0]))
-    off, on = (e.numbers(number, dtype) for number in pair)
+    dtype = kind(dtype_of(values), (*FLOAT, "int8", "uint8", *WHOLE, "bool"))
+    off, on = _both(e, values, dtype)
+    at = _counted(e, indices, np.array(depth[0]))
     made = e.make(result, codes=False)
     part = made if e.file.dtype(made) == dtype else e.temp(e.shape(result), dtype=dtype)
     place = -1 if axis == rank - 1 else axis
     e.op("ONE_HOT", [at, e.numbers(depth[0]), on, off], [part], axis=place)
     e.settle(part, made)
+
+
+def _both(e: Emitter, values: onnx_ir.Value, dtype: str) -> list[int]:
+    """The two elements of a tensor."""
+    array = e.constant(values)
+    if array is not None:
+        return [e.numbers(number, dtype) for number in array]
+    at = cast(e, e.take(values, codes=False), dtype)
+    found = []
+    for begin in (0, 1):
+        part = e.temp([1], like=at)
+        e.op("SLICE", [at, e.numbers([begin]), e.numbers([1])], [part])
+        found.append(e.reshaped(part, []))
+    return found
 
 
 def triangle(e: Emitter, node: onnx_ir.Node) -> None:
