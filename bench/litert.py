@@ -39,7 +39,8 @@ class LiteRt:
             self._interpreter.set_tensor(row["index"], _as_read(row, value))
 
     def run(self, _: None, feeds: Feeds) -> list[NDArray[Any]]:
-        """As ONNX Runtime's method of that name."""
+        """As ONNX Runtime's method of that name: what an LSTM remembers ends with the call."""
+        self._interpreter.reset_all_variables()
         self.set(feeds)
         self._interpreter.invoke()
         return [_as_float(row, self._interpreter.get_tensor(row["index"])) for row in self.outputs]

@@ -21,12 +21,13 @@ import numpy as np
 from litert import PUBLIC, LiteRt, Public, in_float
 from numpy.typing import NDArray
 from quality import sqnr_db
-from tasks import CALIBRATION, SHARED, WORK, open_exact
+from tasks import CALIBRATION, SHARED, WORK, Feeds
 from tflite_speed import build
 
 from edgeq_converters.read.tflite import read
 from edgeq_converters.write.onnx import write
 from edgeq_runtime import tflite
+from edgeq_runtime.engines.onnxruntime import open_session
 
 INPUTS, REFERENCE_INPUTS, ROWS = 200, 20, 3000
 POINTS, LARGER, RELATIVE = 0.5, 1.05, 1e-4
@@ -56,10 +57,20 @@ class Row:
         return f"| {self.net} | {self.file} | {' | '.join(cells)} |"
 
 
-def outputs(session: Any, rows: NDArray[Any]) -> NDArray[Any]:
+class Onnx:
+    """A file in ONNX Runtime as edgeq's runtime opens it: exact integers on any host."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path.read_bytes(), threads=1, exact=True)
+
+    def run(self, _: None, feeds: Feeds) -> list[NDArray[Any]]:
+        named = {self._session.inputs[0].name: next(iter(feeds.values()))}
+        return list(self._session.run(named).values())
+
+
+def outputs(session: Onnx | LiteRt, rows: NDArray[Any]) -> NDArray[Any]:
     """The first output for each row, as float."""
-    name = session.get_inputs()[0].name if hasattr(session, "get_inputs") else "x"
-    return np.concatenate([session.run(None, {name: row[None]})[0] for row in rows])
+    return np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
 
 
 def compare(net: Public) -> list[Row]:
@@ -72,13 +83,13 @@ def compare(net: Public) -> list[Row]:
         form: build(net.float_file, samples, f"{net.name}-{form}", "rpi5", format=form)
         for form in ("onnx", "tflite")
     }
-    wanted = outputs(open_exact(floats), rows)
+    wanted = outputs(Onnx(floats), rows)
     source = in_float(net.float_file, WORK / f"{net.name}-in-float.tflite")
     reference = outputs(LiteRt(source, reference=True), rows[:REFERENCE_INPUTS])
     error = np.abs(wanted[:REFERENCE_INPUTS] - reference).max() / np.abs(reference).max()
     table = [Row(net.name, "float", _top1(wanted, labels), relative=float(error))]
     files: dict[str, tuple[Path, Any]] = {
-        "edgeq int8 onnx": (made["onnx"], open_exact(made["onnx"])),
+        "edgeq int8 onnx": (made["onnx"], Onnx(made["onnx"])),
         "edgeq int8 tflite": (made["tflite"], LiteRt(made["tflite"])),
     }
     if net.int8_file is not None:
@@ -109,7 +120,7 @@ def _steps(ours: NDArray[Any], file: Path, rows: NDArray[Any]) -> dict[str, floa
     result = read(file)
     twin = file.with_suffix(".onnx")
     twin.write_bytes(write(result.graph, result.plan))
-    distance = np.round(np.abs(ours - outputs(open_exact(twin), rows)) / source.quantization.scale)
+    distance = np.round(np.abs(ours - outputs(Onnx(twin), rows)) / source.quantization.scale)
     return {"lsb": float(distance.max()), "within_one": float((distance <= 1).mean())}
 
 

@@ -216,8 +216,8 @@ SDK_SLUGS: dict[str, Slug] = {
     "unwritable-op": Slug(
         cause="Nodes of the model have no form in the wanted format: an operator it lacks, or "
         "settings of one it has.",
-        example="the model cannot be written as TFLite: `Erf` (`e1`): edgeq knows no TFLite form of "
-        "it [unwritable-op]",
+        example="the model cannot be written as TFLite: `Erf` (`e1`): edgeq knows no TFLite form "
+        "of it [unwritable-op]",
         fix="Build it as ONNX (`--format onnx`), or export the model without the nodes named.",
     ),
     "too-large": Slug(

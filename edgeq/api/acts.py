@@ -77,6 +77,7 @@ def _lowered(work: Work, acts: str, base: Quantized | None = None) -> QuantPlan:
         keep_float=work.settings.keep_float,
         pair_safe=work.engine.pair_safe,
         base=None if base is None else base.plan,
+        kernels=work.kernels,
     )
 
 

@@ -29,6 +29,7 @@ FAILURES = (
 )
 MEMORY_BYTES = 2 << 30
 IDLE_S = 120
+MAX_NESTED = 4
 
 
 def prepare(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -42,6 +43,7 @@ def prepare(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     source = next(entry.version for entry in model.opset_import if not entry.domain)
     if source != head["opset"]:
         ir_version = model.ir_version
+        model = _without_newer(model, head["opset"])
         try:
             converted = version_converter.convert_version(model, head["opset"])
         except FAILURES as failure:
@@ -53,6 +55,45 @@ def prepare(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     except FAILURES as failure:
         return _failed("check", failure), b""
     return {}, model.SerializeToString()
+
+
+def _without_newer(model: ModelProto, opset: int) -> ModelProto:
+    """Operators that came after `opset` as the functions that their schemas have, where they do."""
+    for _ in range(MAX_NESTED):  # a function may be of such operators itself
+        newer = {
+            node.op_type
+            for node in model.graph.node
+            if not node.domain and not onnx.defs.has(node.op_type, opset, "")
+        }
+        if not newer:
+            break
+        _fill_in(model.graph, newer)
+        try:
+            named = [("", name) for name in sorted(newer)]
+            model = inliner.inline_selected_functions(model, named, inline_schema_functions=True)
+        except FAILURES:
+            break  # converting says what is wrong
+    return model
+
+
+def _fill_in(graph: onnx.GraphProto, op_types: set[str]) -> None:
+    """What the inliner goes by: default attributes, and the types of initializers."""
+    for node in graph.node:
+        if node.domain or node.op_type not in op_types or not onnx.defs.has(node.op_type):
+            continue
+        given = {attribute.name for attribute in node.attribute}
+        for name, attribute in onnx.defs.get_schema(node.op_type).attributes.items():
+            if name not in given and attribute.default_value.type:
+                node.attribute.append(attribute.default_value)
+    told = {info.name for info in graph.value_info}
+    for tensor in graph.initializer:
+        if tensor.name in told:
+            continue
+        typed = graph.value_info.add(name=tensor.name)
+        typed.type.tensor_type.elem_type = tensor.data_type
+        typed.type.tensor_type.shape.dim.extend(
+            onnx.TensorShapeProto.Dimension(dim_value=size) for size in tensor.dims
+        )
 
 
 def infer(data: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -75,7 +75,7 @@ def test_a_float_build_is_opened_verified_and_close_to_float(net: Path) -> None:
     result = built(net, precision="fp32")
     assert [(row.file, row.format) for row in result.artifacts] == [("model.tflite", "tflite")]
     manifest = reader.read(result.bundle).manifest
-    assert (manifest.engine, manifest.exact_kernels) == ("litert", "safe")
+    assert (manifest.engine.name, manifest.exact_kernels) == ("litert", "safe")
     assert result.fidelity.outputs[0].sqnr_db > 100  # float32 sums in another order
     assert edgeq.verify(result.bundle).passed
 
@@ -89,7 +89,8 @@ def test_int8_runs_in_one_piece_and_its_golden_outputs_are_exact(
     assert result.coverage["int8"]["CONV_2D"] == 1
     assert result.golden["outputs"] == {"scores": "codes"}
     assert edgeq.verify(result.bundle).passed
-    assert edgeq.inspect(result.bundle, plan=True).data["plan"]["ops"][0]["scale"] is not None
+    planned = edgeq.inspect(result.bundle, plan=True).data["plan"]["ops"]
+    assert any(op["scale"] is not None and op["measured"] for op in planned)
 
 
 def test_the_batch_stays_free(net: Path, images: np.ndarray) -> None:
@@ -285,6 +286,29 @@ def test_a_damaged_file_is_refused_before_an_engine_sees_it(tmp_path: Path) -> N
     ):
         with pytest.raises(EdgeqError, match=r"\[damaged-model\]"):
             act()
+
+
+# -- compare across formats ------------------------------------------------------------------------
+
+
+def test_inner_tensors_of_float_files_are_the_same_whatever_their_axes(
+    net: Path, images: np.ndarray
+) -> None:
+    result = built(net, precision="fp32")
+    compared = edgeq.compare(net, result.bundle, data={"image": images[:4]})
+    found = {pair.a: pair for pair in compared.tensors}
+    assert "d" in found, "what the pool makes: [1, 16, 4, 4], channels last in the file"
+    for name in ("d",):
+        noise = found[name].sqnr_db
+        assert noise is None or noise > 100  # float32 sums in another order
+
+
+def test_inner_codes_of_both_formats_are_on_one_grid(quantized: Path, images: np.ndarray) -> None:
+    result = edgeq.build(quantized, target="x86-vnni")  # uint8 activations: shifted by 128
+    compared = edgeq.compare(quantized, result.bundle, data={"image": images[:4]})
+    assert compared.tensors
+    assert {pair.compared_as for pair in compared.tensors} == {"codes"}
+    assert all(pair.max_lsb is not None and pair.max_lsb <= 1 for pair in compared.tensors)
 
 
 # -- fp16 ------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ CASES = {
     "two-precisions": ["build", "m.onnx", "--int8", "--fp32"],
     "two-precisions-other-order": ["build", "m.onnx", "--fp32", "--int8"],
     "weights-and-float": ["build", "m.onnx", "-t", "rpi5", "--fp32", "--weights", "int8"],
+    "format-and-engine": [
+        *("build", "m.onnx", "-t", "rpi5", "--format", "onnx", "--engine", "litert"),
+    ],
+    "io-of-onnx": ["build", "m.onnx", "-t", "rpi5", "--int8", "--io", "int8", "-d", "c.npz"],
     "acts-alone": ["build", "m.onnx", "-t", "rpi5", "--acts", "fp32"],
     "bad-acts": ["build", "m.onnx", "--acts", "dynamik"],
     "three-precisions": ["build", "m.onnx", "--auto", "--fp32", "--int8"],

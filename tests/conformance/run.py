@@ -311,17 +311,11 @@ def _onnx_run(graph: Any, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tflite_run(graph: Any, feeds: dict[str, Any]) -> dict[str, Any]:
-    from ai_edge_litert.interpreter import Interpreter
-
     from edgeq_converters.write.tflite import write
+    from edgeq_runtime import engines
 
-    interpreter = Interpreter(model_content=write(graph, None), num_threads=1)
-    interpreter.allocate_tensors()
-    runner = interpreter.get_signature_runner("serving_default")
-    inputs = runner.get_input_details()
-    for name, array in feeds.items():
-        assert inputs[name]["dtype"] == array.dtype, f"input {name} is {inputs[name]['dtype']}"
-    found: dict[str, Any] = runner(**feeds)
+    session = engines.get("litert").open_session(write(graph, None), threads=1)
+    found: dict[str, Any] = session.run(feeds)
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -311,5 +313,6 @@ SEEDS: tuple[Callable[[], TfliteFile], ...] = (
 
 @cache
 def serialized() -> tuple[bytes, ...]:
-    """Every seed as a file, in order."""
-    return tuple(make().bytes() for make in SEEDS)
+    """Every seed as a file, in order, and behind them the files that the environment names."""
+    named = filter(None, os.environ.get("EDGEQ_FUZZ_TFLITE", "").split(os.pathsep))
+    return (*(make().bytes() for make in SEEDS), *(Path(name).read_bytes() for name in named))

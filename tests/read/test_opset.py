@@ -5,6 +5,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from edgeq import ir
 from edgeq_converters.read import contrib
@@ -117,12 +118,35 @@ def test_other_opsets_are_refused_by_number(model, refusal, opset):
 
 
 def test_what_has_no_equal_at_21_is_named(model, refusal):
-    text = "g (float[1,2,4,8] q) => (float[1,2,4,8] y) { y = Attention (q, q, q) }"
-    error = refusal(model(text, '"": 23', 11))
+    text = "g (float[2,4] q) => (int32[2,4] y) { y = BitCast <to = 6> (q) }"
+    error = refusal(model(text, '"": 26', 11))
     assert error.slug == "unsupported-opset"
-    assert error.message.startswith(
-        "m.onnx: opset 23 cannot be lowered to 21 because of `Attention`"
-    )
+    assert error.message.startswith("m.onnx: opset 26 cannot be lowered to 21 because of `BitCast`")
+
+
+NEWER = {
+    "RMSNormalization": (23, "y = RMSNormalization <axis = -1> (x, s)"),
+    "Swish": (24, "y = Swish <alpha = 1.5> (x)"),
+    "SwiGLU": (28, "y = SwiGLU (x, x)"),  # its function has a Swish in it
+    "Attention": (23, "y = Attention (x, x, x)"),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_what_is_newer_than_21_is_expanded_and_it_says_so(model, load, name):
+    opset, node = NEWER[name]
+    text = f"g (float[1,2,4,8] x) => (float[1,2,4,8] y) {{ {node} }}"
+    arrays = {"s": np.linspace(0.5, 2, 8, dtype=np.float32)} if "(x, s)" in node else {}
+    made = model(text, f'"": {opset}', 11, **arrays)
+    result = load(made)
+    assert f"operators newer than opset 21 are expanded: `{name}`" in result.notes
+    assert name not in {node.op_type for node in result.graph.nodes()}
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 2, 4, 8)).astype(np.float32)}
+    (wanted,) = ReferenceEvaluator(made).run(None, feeds)
+    lowered = onnx_ir.serde.serialize_model(result.graph.model).SerializeToString()
+    (got,) = outputs(lowered, feeds)
+    # sums of 8 products, and an exponential: numpy's order against the engine's
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_raised_is_named(model, refusal):

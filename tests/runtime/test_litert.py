@@ -133,7 +133,7 @@ def test_a_free_batch_is_run_row_by_row(dense_file: File) -> None:
     rows = [session.run({"x": x[row : row + 1]})["y"] for row in range(4)]
     together = session.run({"x": x})["y"]
     assert together.tolist() == np.concatenate(rows).tolist()
-    with pytest.raises(EdgeqError, match=r"input `x`: a batch of 0 \[bad-input\]"):
+    with pytest.raises(EdgeqError, match=r"input `x`: an array without elements \[bad-input\]"):
         session.run({"x": x[:0]})
 
 
@@ -192,6 +192,16 @@ def test_sizes_that_a_file_leaves_open(tflite_file: NewFile) -> None:
     for shape in ((3, 4, 2), (1, 1, 2), (3, 4, 2), (2, 1, 2)):
         given = np.linspace(-1, 1, np.prod(shape), dtype=np.float32).reshape(shape)
         assert session.run({"x": given})["y"].tolist() == np.maximum(given, 0).tolist()
+
+
+def test_nothing_is_no_batch(tflite_file: NewFile) -> None:
+    file = tflite_file()
+    x = file.tensor("x", (1, 2), shapeSignature=[-1, 2])
+    y = file.tensor("y", (1, 2), shapeSignature=[-1, 2])
+    file.operator("RELU", [x], [y])
+    file.ends([x], [y])
+    with pytest.raises(EdgeqError, match=r"`x`: an array without elements \[bad-input\]"):
+        litert.open_session(file.bytes()).run({"x": np.zeros((0, 2), np.float32)})
 
 
 def test_state_begins_anew_with_each_run(tflite_file: NewFile) -> None:
@@ -258,6 +268,24 @@ def test_int8_kernels_do_not_saturate(tflite_file: NewFile, depth: int) -> None:
     assert litert.saturates() is False
     exact = litert.open_session(data, exact=True, low_memory=True)
     assert exact.mode == "default"
+
+
+def test_exact_leaves_out_float16(dense_file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What XNNPACK would do with the entry is seen on an emulated A76, in tests/device."""
+    seen = []
+    real = litert.interpreter.Interpreter
+
+    def spy(**options: Any) -> Any:
+        seen.append(b"reduced_precision_support" in options["model_content"])
+        return real(**options)
+
+    dense_file.note("reduced_precision_support", b"fp16accfp16")
+    monkeypatch.setattr(litert.interpreter, "Interpreter", spy)
+    for exact, mode in ((False, "default"), (True, "exact")):
+        session = litert.open_session(dense_file.bytes(), exact=exact)
+        assert session.mode == mode
+        assert session.run({"x": X})["y"].tolist() == Y
+    assert seen == [True, False]
 
 
 def test_other_kernels_on_demand(dense_file: File) -> None:
@@ -336,6 +364,14 @@ def test_in_a_child_process(dense_file: File) -> None:
     dense_file.graph.inputs = [9]
     with pytest.raises(EdgeqError, match=r"\[damaged-model\]"):
         isolate.probe(dense_file.bytes(), engine="litert")
+
+
+def test_it_may_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.delitem(sys.modules, "edgeq_runtime.engines.litert")
+    with pytest.raises(EdgeqError, match=r"`litert` is not installed \[missing-engine\]") as caught:
+        engines.get("litert")
+    assert caught.value.hints == ('install it: pip install "edgeq-runtime[litert]"',)
 
 
 def test_which_engine_a_file_is_for(dense_file: File, float_model: bytes) -> None:

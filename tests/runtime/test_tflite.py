@@ -465,6 +465,19 @@ def test_metadata_of_no_buffer(dense_file: File) -> None:
         tflite.parse(dense_file.bytes())
 
 
+def test_a_custom_operator_may_have_room_to_work_in(dense_file: File) -> None:
+    scratch = dense_file.tensor("scratch", (64,), "UINT8")
+    made = dense_file.operator("CUSTOM", [3, scratch], [dense_file.tensor("z", (1,))])
+    dense_file.model.operatorCodes[made.opcodeIndex].customCode = b"ethos-u"
+    made.customOptions = np.frombuffer(b"options", np.uint8)
+    operator = tflite.parse(dense_file.bytes()).subgraphs[0].operators[1]
+    assert (operator.code, operator.custom, operator.inputs) == ("CUSTOM", "ethos-u", (3, scratch))
+    assert operator.options == {"custom_options": b"options"}
+    dense_file.model.operatorCodes[made.opcodeIndex].customCode = None
+    with pytest.raises(EdgeqError, match=r"a custom operator has no name \[damaged-model\]"):
+        tflite.parse(dense_file.bytes())
+
+
 def test_strings_that_contradict_themselves(tflite_file: NewFile) -> None:
     good = struct.pack("<4i", 2, 16, 17, 19) + b"abc"
     for bad in (b"\2\0", good[:12], good.replace(b"\x10", b"\x0f"), good[:-1], good[:4] + good[8:]):

@@ -151,6 +151,26 @@ def test_what_a_processor_computes_in(files: Files, edited: Callable[..., Files]
     assert load(first, cpu=PI4).computes is None
 
 
+def test_golden_vectors_are_run_in_float32(
+    files: Files, edited: Callable[..., Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the session may compute in float16, another one is opened for them."""
+    asked = []
+    module = engines.get("litert")
+    real = module.open_session
+
+    def spy(model: bytes, **options: Any) -> Any:
+        asked.append(options["exact"])
+        return real(model, **options)
+
+    monkeypatch.setattr(module, "open_session", spy)
+    assert load(files).self_test().passed
+    assert asked == [False]
+    bundle = edited(files, lambda document: document["artifact"].update(compute=COMPUTE))
+    assert load(bundle).self_test().passed
+    assert asked == [False, False, True]
+
+
 @pytest.mark.parametrize(
     "rows",
     [

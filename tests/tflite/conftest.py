@@ -225,8 +225,8 @@ def check_int8(graph_of: Callable[..., Graph]) -> Callable[..., Pair]:
     """check_int8(text, weights, lsb=0, share=0.0, ...): static int8, in both engines.
 
     XNNPACK's codes may be `lsb` from those of ONNX Runtime's exact kernels, in at most `share` of
-    the elements, and the reference kernels' (those of the resolver `other`) `reference_lsb`. `float_ops` are those types that the
-    plan may leave in float: none, unless said.
+    the elements, and the reference kernels' (those of the resolver `other`) `reference_lsb`.
+    `float_ops` are those types that the plan may leave in float: none, unless said.
     """
 
     def check(

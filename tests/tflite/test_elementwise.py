@@ -51,7 +51,7 @@ def test_lower_ranks_as_they_are(op: str, check_float: Check) -> None:
 
 
 @pytest.mark.parametrize("clamp", ["Relu(s)", "Clip(s, low, high)", "Clip(s, minus, one)"])
-@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Sum"])
 def test_does_the_clamp_behind_it(op: str, clamp: str, check_float: Check) -> None:
     numbers = {"low": 0.0, "high": 6.0, "minus": -1.0, "one": 1.0}
     constants = {name: np.float32(number) for name, number in numbers.items()}

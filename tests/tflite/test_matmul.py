@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from edgeq.errors import EdgeqError
 
 RNG = np.random.default_rng(5)
 
@@ -109,3 +112,41 @@ def test_bias_and_clamp_go_into_one_operator(check_float: Any, check_int8: Any) 
     pair = check_int8(LINEAR, constants, lsb=1, reference_lsb=2)
     assert not pair.lite.ops["ADD"]
     assert pair.lite.partitions == 1
+
+
+FLAT = (
+    "g (float[1,3,6,6] x) => (float[1,5] y) {{"
+    " c = Conv <pads=[1,1,1,1]> (x, k, kb) r = Relu(c) f = {} y = {} }}"
+)
+
+
+@pytest.mark.parametrize("flatten", ["Flatten(r)", "Reshape(r, shape)"])
+@pytest.mark.parametrize("layer", ["Gemm <transB=1> (f, w, b)", "Gemm(f, v, b)", "MatMul(f, v)"])
+def test_weights_are_reordered_behind_images(
+    flatten: str, layer: str, check_float: Any, check_int8: Any
+) -> None:
+    """What is flattened with its channels last goes into a layer as it is."""
+    rows = normal(5, 4 * 36)
+    constants = {
+        "k": normal(4, 3, 3, 3),
+        "kb": normal(4),
+        "w": rows,
+        "v": np.ascontiguousarray(rows.T),
+        "b": normal(5),
+        "shape": np.array([0, -1]),
+    }
+    net = FLAT.format(flatten, layer)
+    written = check_float(net, constants, layout="nhwc")
+    assert not written.ops["TRANSPOSE"]
+    pair = check_int8(net, constants, layout="nhwc", reference_lsb=2)
+    assert not pair.lite.ops["TRANSPOSE"]
+    assert pair.lite.partitions == 1
+
+
+def test_bias_in_other_steps_is_refused(graph_of: Any, plan_of: Any, pair: Any) -> None:
+    graph = graph_of(gemm(""), {"w": normal(7, 5), "b": normal(5)})
+    plan = plan_of(graph)
+    bias = plan.tensors["b"]
+    other = replace(bias, scale=tuple(2.0 * scale for scale in bias.scale))
+    with pytest.raises(EdgeqError, match=r"the scale of bias `b` is not that of its products"):
+        pair(graph, replace(plan, tensors={**plan.tensors, "b": other}))

@@ -109,11 +109,54 @@ def test_tokens_of_an_image_and_back(check_float: Check) -> None:
     assert lite.ops["TRANSPOSE"] == 2  # those of input and output
 
 
-def test_a_channel_shuffle(check_float: Check) -> None:
-    body = """
-      t = Reshape(a, s)  u = Transpose <perm = [0,2,1,3,4]> (t)  r = Reshape(u, q)  y = Relu(r)
+SHUFFLE = """
+  t = Reshape(a, s)  u = Transpose <perm = [0,2,1,3,4]> (t)  r = Reshape(u, q)  y = Conv(r, k)
+"""
+HEAD = """
+  t = Reshape(a, s)  u = Transpose <perm = [0,1,3,4,2]> (t)  y = Sigmoid(u)
+"""
+
+
+def test_a_channel_shuffle_is_one_transpose(check_float: Check, check_int8: Check) -> None:
+    kernel = RNG.normal(size=(3, 4, 1, 1)).astype(np.float32)
+    given = weights(s=(1, 2, 2, 6, 8), q=(1, 4, 6, 8), k=kernel)
+    text = behind_a_convolution(SHUFFLE, 4)
+    lite = check_float(text, given)
+    assert lite.ops["TRANSPOSE"] == 3  # with those of input and output
+    assert check_int8(text, given, lsb=1).lite.ops["TRANSPOSE"] == 3
+
+
+def test_the_head_of_a_detector_is_one_transpose(check_float: Check, check_int8: Check) -> None:
+    text = behind_a_convolution(HEAD, 5)
+    given = weights(s=(1, 2, 2, 6, 8))
+    lite = check_float(text, given)
+    assert lite.ops["TRANSPOSE"] == 2  # with that of the input
+    made = check_int8(text, given, lsb=1, reference_lsb=2)
+    assert made.lite.ops["TRANSPOSE"] == 2
+
+
+def test_parts_of_channels_that_others_read_too(check_float: Check) -> None:
+    text = f"""
+    g (float[1,3,6,8] x) => (float[A,B,C,D,E] y, float[A,B,C,D,F] z, float[A,B,C] v) {{
+      {CONV}
+      t = Reshape(a, s)
+      y = Relu(t)
+      u = Transpose <perm = [0,2,1,4,3]> (t)
+      z = Sigmoid(u)
+      v = Reshape(u, q)
+    }}
     """
-    check_float(behind_a_convolution(body, 4), weights(s=(1, 2, 2, 6, 8), q=(1, 4, 6, 8)))
+    check_float(text, weights(s=(1, 2, 2, 6, 8), q=(1, 8, 24)))
+
+
+@pytest.mark.parametrize("flat", ["Flatten(a)", "Reshape(a, s)"])
+def test_features_in_another_order(flat: str, check_float: Check, check_int8: Check) -> None:
+    """The weights of the layer behind are reordered instead."""
+    kernel = RNG.normal(size=(192, 5)).astype(np.float32)
+    given = weights(k=kernel, **({"s": (1, -1)} if "s" in flat.partition("(")[2] else {}))
+    text = behind_a_convolution(f"f = {flat}  y = Gemm(f, k)", 2)
+    assert check_float(text, given).ops["TRANSPOSE"] == 1  # that of the input
+    assert check_int8(text, given, lsb=1).lite.ops["TRANSPOSE"] == 1
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3, -1])

@@ -65,6 +65,14 @@ def test_layer(axis: int, check_float: Any) -> None:
     check_float(text(call.replace(", b)", ")"), "4,5"), {"s": positive(*shape)})
 
 
+def test_layer_tells_its_statistics(check_float: Any) -> None:
+    check_float(
+        "g (float[2,6,8] x) => (float[2,6,8] y, float[2,6,1] m, float[2,6,1] d)"
+        " { y, m, d = LayerNormalization(x, s) }",
+        {"s": positive(8)},
+    )
+
+
 def test_root_mean_square(check_float: Any) -> None:
     check_float(
         "g (float[2,6,8] x) => (float[2,6,8] y)"

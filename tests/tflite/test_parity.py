@@ -87,7 +87,7 @@ NETS: dict[str, Net] = {
     "LeakyRelu": Net("y = LeakyRelu <alpha = 0.1> (x)"),
     "PRelu": Net("y = PRelu (x, s)", constants={"s": (8, 1, 1)}),
     "Elu": Net("y = Elu (x)"),
-    "Gelu": Net("c = Gelu (x) y = Identity (c)"),
+    "Gelu": Net("y = Gelu (x)"),
     "Abs": Net("y = Abs (x)"),
     "Relu": Net("y = Relu (x)"),
     "Clip": Net(
@@ -129,9 +129,6 @@ NETS: dict[str, Net] = {
     ),
 }
 
-MOVING = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split"}
-MOVING |= {"DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Pad", "Concat"}
-
 
 def test_every_op_of_the_table_has_a_net() -> None:
     wanted = {*LITERT.heavy, *LITERT.joiners, *LITERT.moves, *CLAMPS}
@@ -167,6 +164,6 @@ def test_three_forms_of_one_op(name: str, graph_of: Any, plan_of: Any, tmp_path:
         assert output.bit_equal or (net.lsb and output.max_lsb is not None), output
         assert (output.max_lsb or 0.0) <= net.lsb, output
 
-    for form in ("ort", "lite"):
-        for output in edgeq.compare(files["float"], files[form], data=lambda: iter(feeds)).outputs:
-            assert output.bit_equal or (output.sqnr_db or 0.0) > LEAST_DB, (form, output)
+    against_float = edgeq.compare(files["float"], files["lite"], data=lambda: iter(feeds))
+    for output in against_float.outputs:
+        assert output.bit_equal or (output.sqnr_db or 0.0) > LEAST_DB, output

@@ -77,6 +77,13 @@ def test_lstm_with_peepholes_is_the_kernel(check_float):
     assert check_float(text, constants, tolerance=TOLERANCE).ops[KERNEL] == 1
 
 
+def test_lstm_with_relu_and_states_of_zeros_is_the_kernel(check_float):
+    constants = weights_of("LSTM") | {"z": np.zeros((1, BATCH, HIDDEN), np.float32)}
+    said = 'activations = ["Sigmoid", "Relu", "Relu"]'
+    text = text_of("LSTM", said, inputs='x, w, r, b, "", z, z')
+    assert check_float(text, constants, tolerance=TOLERANCE).ops[KERNEL] == 1
+
+
 def test_second_run_begins_with_zeros_too(graph_of, pair):
     """LiteRT keeps the kernel's state until it is told to forget it: the runtime does."""
     from edgeq_runtime.engines import litert

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.errors import EdgeqError
+
 
 def resize(attributes: str, sizes: str = "5,6", rank: int = 4) -> str:
     ranks = ",".join("N" * rank)
@@ -70,6 +72,12 @@ def test_antialias(mode: str, check_float: Any) -> None:
     check_float(resize(f'mode="{mode}", antialias=1', "9,12"), scales(0.5, 0.4))
 
 
+def test_scales_must_be_known(graph_of: Any, pair: Any) -> None:
+    net = "g (float[1,3,4,4] x, float[4] s) => (float[1,3,6,6] y) { y = Resize(x, , s) }"
+    with pytest.raises(EdgeqError, match=r"`Resize` .* its scales are computed while the model"):
+        pair(graph_of(net))
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_lines_and_volumes(mode: str, check_float: Any) -> None:
     check_float(resize(f'mode="{mode}"', "7", 3), scales(2))
@@ -83,7 +91,8 @@ def test_depth_to_space(mode: str, check_float: Any, check_int8: Any) -> None:
         f' {{ y = DepthToSpace <blocksize=2, mode="{mode}"> (x) }}'
     )
     check_float(net, tolerance=0.0)
-    check_int8(net, reference_lsb=0)
+    pair = check_int8(net, reference_lsb=0)
+    assert pair.lite.partitions == 1
 
 
 def test_space_to_depth(check_float: Any, check_int8: Any) -> None:

@@ -63,6 +63,7 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
     interface.require_ranks(model, path.name)
     text.keep_foreign_value_info(model)
     try:
+        newer = opset.newer(model)
         model = opset.convert(model, known, found)
         graph, more = to_graph(model, arrays, order, found)
     except EdgeqError as error:
@@ -70,6 +71,8 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
             raise
         raise EdgeqError("onnx-failed", f"{path.name}: {error.message}", *error.hints) from error
     check(graph)
+    if newer:
+        notes.append(f"operators newer than opset {OPSET} are expanded: {listed(newer)}")
     notes = [*_version_notes(known.default, source_ir), *notes, *more]
     return ReadResult(graph, known.default, source_ir, tuple(notes), digest.hexdigest(), size)
 

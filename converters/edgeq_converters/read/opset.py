@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto
+from onnx import ModelProto, defs
 
 from edgeq.ir import IR_VERSION, OPSET
 from edgeq.ir.isolated import onnx_child
@@ -29,6 +29,12 @@ def convert(model: ModelProto, known: operators.Opsets, found: Findings) -> Mode
     converted: ModelProto = ModelProto.FromString(data)
     converted.ir_version = IR_VERSION
     return converted
+
+
+def newer(model: ModelProto) -> list[str]:
+    """Operators in `model` that came after `OPSET`: they are expanded, where their schema can."""
+    used = {node.op_type for node in model.graph.node if not node.domain}
+    return sorted(name for name in used if defs.has(name) and not defs.has(name, OPSET, ""))
 
 
 def _problem(said: dict[str, str], source: int) -> tuple[str, str]:

@@ -88,11 +88,13 @@ class Runner:
     def self_test(self) -> Verification:
         """Run the golden vectors with exact kernels on this host and compare the outputs.
 
-        A session that may saturate is not used: the bundle is read again and opened exactly.
+        A session that may saturate, or compute in float16, is not used: the bundle is read again
+        and opened exactly.
         """
         vectors = self.manifest.golden
         golden.require_vectors(vectors)
-        if self.session.mode == "default" and self._engine.saturates():
+        differs = bool(self.manifest.compute) or self._engine.saturates()
+        if self.session.mode == "default" and differs:
             _check_exact(self.manifest, self._engine)
             artifact = reader.read(self._source).artifact
             session = self._engine.open_session(artifact, exact=True)

@@ -43,7 +43,7 @@ def weight_encoding(tensor: Tensor, perm: Sequence[int]) -> Encoding | None:
     array = codes(tensor)
     if axis is None and any(points):
         around = array.astype(np.int16) - points[0]
-        if -128 <= int(around.min(initial=0)) and int(around.max(initial=0)) <= 127:
+        if int(around.min(initial=0)) >= -128 and int(around.max(initial=0)) <= 127:
             array, points = around, (0,)
     symmetric = not any(points) and int(array.min(initial=0)) >= -affine.WEIGHT_LIMIT
     return Encoding("int8", numbers.scale, points, axis, symmetric, "the file")

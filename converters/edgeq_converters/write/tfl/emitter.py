@@ -60,11 +60,12 @@ class Emitter:
         self.graph = graph
         self.plan = plan or QuantPlan({}, {})
         self.file = file
-        self.node: onnx_ir.Node = None  # type: ignore[assignment]  # of the handler that runs
+        self.node: onnx_ir.Node = None  # type: ignore[assignment]  # that is written, or was last
         self.failures: list[tuple[str, str, str]] = []
         self._at: dict[Key, int] = {}
         self._home: dict[onnx_ir.Value, tuple[bool, str, int]] = {}
         self._spatial: dict[onnx_ir.Value, tuple[int, ...]] = {}
+        self._permuted: dict[onnx_ir.Value, tuple[int, tuple[int, ...]]] = {}
         self._done: set[onnx_ir.Node] = set()
         self._stood_in: set[onnx_ir.Value] = set()
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], int] = {}
@@ -244,6 +245,19 @@ class Emitter:
         codes = self.file.dtype(at) == "int8" and dtype_of(value) == "float32"
         self._register(value, codes, layout, at)
 
+    def permute(self, value: onnx_ir.Value, at: int, order: Sequence[int]) -> None:
+        """Say that `value` is the tensor `at` with its axes in `order`; that is done where a node
+        takes it, and most often the next one moves the axes again."""
+        self._permuted[value] = at, tuple(order)
+
+    def permuted(self, value: onnx_ir.Value) -> tuple[int, tuple[int, ...]] | None:
+        """What `permute` said of a value that the node at hand reads as it was made."""
+        if value not in self._permuted:
+            return None
+        at, order = self._permuted[value]
+        codes = bool(self.file.parameters(at))
+        return (at, order) if codes == (self.int8 and self.encoding(value) is not None) else None
+
     def pass_on(self, at: int, value: onnx_ir.Value, layout: str = AS_IS) -> None:
         """Let `value` hold what the tensor `at` does: itself, or with the codes of the plan."""
         encoding = self.encoding(self.past_dropped(value)) if self.int8 else None
@@ -299,7 +313,7 @@ class Emitter:
 
     def temp(self, shape: Sequence[int], *, like: int | None = None, dtype: str = "float32") -> int:
         """A tensor between two operators of one node: of the type and codes of `like`, or plain."""
-        name = f"{self.node.outputs[0].name}_part"
+        name = f"{self._made()}_part"
         if like is None:
             return self.file.tensor(name, shape, dtype)
         return self.file.tensor(name, shape, self.file.dtype(like), **self.file.parameters(like))
@@ -309,7 +323,7 @@ class Emitter:
         array = np.asarray(values, dtype)
         key = dtype, array.shape, array.tobytes()
         if key not in self._numbers:
-            label = name or f"{self.node.outputs[0].name}_numbers"
+            label = name or f"{self._made()}_numbers"
             self._numbers[key] = self.file.constant(label, array)
         return self._numbers[key]
 
@@ -451,7 +465,7 @@ class Emitter:
 
     def exists(self, value: onnx_ir.Value) -> bool:
         """Whether the file holds `value` in any form."""
-        return value in self._home or constant(value) is not None
+        return value in self._home or value in self._permuted or constant(value) is not None
 
     def has_codes(self, value: onnx_ir.Value) -> bool:
         """Whether an int8 op makes `value`, or reads it as codes already."""
@@ -476,6 +490,10 @@ class Emitter:
 
     # -- inside
 
+    def _made(self) -> str:
+        """What the node at hand makes first; a file of constants alone has no node."""
+        return "constant" if self.node is None else str(self.node.outputs[0].name)
+
     def _register(self, value: onnx_ir.Value, codes: bool, layout: str, at: int) -> None:
         rank = len(self.shape(value)) if layout != FLAT else 2
         layout = layout if _moves(layout, rank) or layout == FLAT else AS_IS
@@ -493,6 +511,11 @@ class Emitter:
     def _converted(self, value: onnx_ir.Value, codes: bool, layout: str, rank: int) -> int:
         """Another form of a value that exists: first its type, in bytes where it can be, then its
         axes."""
+        if value not in self._home and value in self._permuted:
+            at, order = self._permuted[value]
+            at = self.transposed(at, order)
+            self._register(value, bool(self.file.parameters(at)), AS_IS, at)
+            return self._form(value, codes, layout, rank)
         home = self._home.get(value)
         if home is None:
             raise Unwritable(f"it reads `{value.name}`, which nothing makes")

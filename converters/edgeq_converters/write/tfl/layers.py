@@ -25,6 +25,17 @@ def require_float(node: onnx_ir.Node) -> None:
             raise Unwritable(f"`{value.name}` is a tensor of {dtype_of(value)}")
 
 
+def float_form(e: Emitter, made: int) -> int:
+    """What a float operator makes for `made`: itself, or floats that `as_codes` brings to it."""
+    return e.temp(e.file.shape(made)) if e.file.parameters(made) else made
+
+
+def as_codes(e: Emitter, target: int, made: int) -> None:
+    """Round what `float_form` gave to the codes of `made`, as everybody is to read it."""
+    if target != made:
+        e.op("QUANTIZE", [target], [made])
+
+
 def input_at(node: onnx_ir.Node, at: int) -> onnx_ir.Value | None:
     """Input `at` of a node; None where it is left out."""
     return node.inputs[at] if at < len(node.inputs) else None

@@ -1,7 +1,7 @@
 """What each TFLite engine computes rightly, as a table that is asked before anything runs.
 
-Measured on files of each kind (the numbers are of ../shared/notes/tflite.md, section 6, and of
-tests/packaging): an engine may load a file without a word and compute something else.
+Measured on files of each kind, by running them beside LiteRT: an engine may load a file without a
+word and compute something else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """LiteRT (ai-edge-litert) as an engine: TFLite models on the CPU, by XNNPACK where it can.
 
-Its int8 kernels are exact: sums in int32 from products of int8 codes, on every processor, so
-nothing saturates and `exact` changes nothing. What the files of edgeq 2.1 to 2.3 compute in int8 is
-the same on x86 and aarch64, bit for bit.
+Its int8 kernels are exact: products of int8 codes are summed in int32, on every processor, so
+nothing saturates. Static int8 was the same on x86 and aarch64, bit for bit, in every file measured.
+Floats may be computed in float16 where the file says so and the processor can; `exact` forbids it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,17 @@ def open_session(
 ) -> Session:
     """Open `model` (bytes or a path) on the CPU, after our own verifier has passed it.
 
-    threads: by default as many as this process may use, four at most. exact, low_memory: change
-    nothing here. resolver: "auto" (XNNPACK), "builtin" or "reference" kernels.
+    threads: by default as many as this process may use, four at most. exact: floats in float32 also
+    where the file lets XNNPACK take float16; int8 is exact anyway. low_memory: changes nothing.
+    resolver: "auto" (XNNPACK), "builtin" or "reference" kernels.
     Raises EdgeqError [damaged-model], [engine-cannot], [engine-refused].
     """
     return tflite_session.open_session(
-        interpreter, model, engine=ENGINE, version=version(), threads=threads, resolver=resolver
+        interpreter,
+        model,
+        engine=ENGINE,
+        version=version(),
+        threads=threads,
+        exact=exact,
+        resolver=resolver,
     )

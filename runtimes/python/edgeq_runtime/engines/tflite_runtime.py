@@ -61,5 +61,11 @@ def open_session(
 ) -> Session:
     """As engine `litert` does; what 2.14 computes wrongly is refused: [engine-cannot]."""
     return tflite_session.open_session(
-        _LIBRARY, model, engine=ENGINE, version=version(), threads=threads, resolver=resolver
+        _LIBRARY,
+        model,
+        engine=ENGINE,
+        version=version(),
+        threads=threads,
+        exact=exact,
+        resolver=resolver,
     )

@@ -28,6 +28,8 @@ BATCH = "batch"
 NOTES = "edgeq"
 """The metadata entry of the files that edgeq writes."""
 SIGNATURE = "serving_default"
+HALVES = "reduced_precision_support"
+"""The metadata entry that makes XNNPACK compute floats in float16, on processors that can."""
 MOST_THREADS = 4
 RESOLVERS: Mapping[str, str] = {
     "auto": "AUTO",
@@ -40,7 +42,8 @@ _MAX_NOTES = 2**20
 
 
 class Session:
-    """An open model. `mode` is "default" for XNNPACK's kernels, else the resolver's name.
+    """An open model. `mode` is "default" for XNNPACK's kernels, "exact" for them without float16
+    where the file allows it, else the resolver's name.
 
     `partitions` is how many parts of the graph XNNPACK runs, `delegated` the operators in each,
     `left` the names of the operators outside: one partition and none left is best. They are None
@@ -83,6 +86,9 @@ class Session:
         if mistake is not None:
             raise mistake
         arrays = {name: _plain(value) for name, value in feeds.items()}
+        for name, array in arrays.items():
+            if not array.size and 0 not in self._shapes[name]:
+                raise EdgeqError("bad-input", f"input `{name}`: an array without elements")
         count = self._count(arrays)
         with self._lock:
             try:
@@ -102,10 +108,7 @@ class Session:
         if len(set(counts.values())) > 1:
             rows = ", ".join(f"`{name}` {count}" for name, count in counts.items())
             raise EdgeqError("bad-input", f"the inputs differ in their batch: {rows}")
-        count = next(iter(counts.values()), 1)
-        if count == 0:
-            raise EdgeqError("bad-input", f"input `{next(iter(counts))}`: a batch of 0")
-        return count
+        return next(iter(counts.values()), 1)
 
     def _run(self, arrays: Mapping[str, Any], wanted: Sequence[str], count: int) -> dict[str, Any]:
         self._resize(arrays)
@@ -153,16 +156,21 @@ def open_session(
     engine: str,
     version: str,
     threads: int | None,
+    exact: bool,
     resolver: str,
 ) -> Session:
     """Check `model` (bytes or a path), and open it with the module `library`.
 
-    threads: by default as many as this process may use, four at most. Raises EdgeqError
-    [damaged-model] and the like from our reader, [engine-cannot], [engine-refused].
+    threads: by default as many as this process may use, four at most. exact: floats are computed
+    in float32 everywhere. Raises EdgeqError [damaged-model] and the like from our reader,
+    [engine-cannot], [engine-refused].
     """
     data = bytes(model) if isinstance(model, bytes) else _contents(model)
     checked = tflite.parse(data)
     capabilities.check(checked, engine, version)
+    mode = "default" if resolver == "auto" else resolver
+    if exact and HALVES in checked.metadata:
+        data, mode = data.replace(HALVES.encode(), b"x" * len(HALVES)), "exact"
     kernels = library.OpResolverType[RESOLVERS[resolver]]
     try:
         with quiet.native_stderr():
@@ -176,7 +184,6 @@ def open_session(
         raise EdgeqError(
             "engine-refused", f"{engine} {version} refused the model: {first_line(error)}"
         ) from error
-    mode = "default" if resolver == "auto" else resolver
     return Session(raw, checked, engine=engine, version=version, mode=mode)
 
 

@@ -194,24 +194,39 @@ def conv_transpose(e: Emitter, node: onnx_ir.Node) -> None:
     clamp, value = e.activation(node.outputs[0])
     made = e.make(value, LAST)
     target = _target(e, made)
-    batch, channels = e.file.shape(target)[0], e.file.shape(target)[-1]
     padding_name, whole = _fitted(axes)
     full = target
     if whole != [axis.out for axis in axes]:
+        batch, *_, channels = e.file.shape(target)
         full = e.temp([batch, *whole, channels], like=target)
     options = {"padding": padding_name, "fused_activation_function": clamp, **layer.strides}
-    if layer.group == 1:
-        at = layer.order.index(1)
-        filters = e.parameter(weights, lambda w: spread(w).transpose(layer.order), at)
-        bias = bias_or_zeros(e, data, weights, input_at(node, 2), channels)
-        size = e.numbers(e.file.shape(full))
-        e.op(layer.code, [size, filters, source, bias], [full], **options)
-    else:
-        _grouped_transpose(e, source, full, layer, constant(input_at(node, 2)), options)
+    _turned_back(e, node, source, full, layer, options)
     if full != target:
         begin = [0, *(axis.before for axis in axes), 0]
         e.op("SLICE", [full, e.numbers(begin), e.numbers(e.file.shape(target))], [target])
     _narrow(e, target, made)
+
+
+def _turned_back(
+    e: Emitter,
+    node: onnx_ir.Node,
+    source: int,
+    full: int,
+    layer: Transposed,
+    options: dict[str, Any],
+) -> None:
+    """The operator that makes `full`, or one for each group."""
+    data, weights, bias_value = node.inputs[0], node.inputs[1], input_at(node, 2)
+    assert data is not None and weights is not None
+    if layer.group > 1:
+        _grouped_transpose(e, source, full, layer, constant(bias_value), options)
+        return
+    filters = e.parameter(
+        weights, lambda array: layer.spread(array).transpose(layer.order), layer.order.index(1)
+    )
+    bias = bias_or_zeros(e, data, weights, bias_value, e.file.shape(full)[-1])
+    size = e.numbers(e.file.shape(full))
+    e.op(layer.code, [size, filters, source, bias], [full], **options)
 
 
 def _grouped_transpose(
@@ -334,7 +349,8 @@ def _spreader(e: Emitter, node: onnx_ir.Node, rank: int) -> Callable[[Array], Ar
     def spread(array: Array) -> Array:
         kernel = [(k - 1) * step + 1 for k, step in zip(array.shape[2:], dilations, strict=True)]
         wide = np.zeros((*array.shape[:2], *kernel), array.dtype)
-        wide[(..., *(slice(None, None, step) for step in dilations))] = array
+        places: tuple[Any, ...] = (..., *(slice(None, None, step) for step in dilations))
+        wide[places] = array
         return wide[:, :, np.newaxis] if wide.ndim == 3 else wide
 
     return spread

@@ -80,7 +80,9 @@ def total(e: Emitter, node: onnx_ir.Node) -> None:
     for at in inputs[1:-1]:
         found = steps("ADD", found, at)
     if node.op_type == "Sum":
-        steps.into(value, layout, "ADD", found, inputs[-1])
+        clamp, value = ("NONE", value) if e.int8 else e.activation(value)
+        options = {"fused_activation_function": clamp}
+        steps.into(value, layout, "ADD", found, inputs[-1], **options)
     else:
         found = steps("ADD", found, inputs[-1])
         steps.into(value, layout, "MUL", found, steps.number(1.0 / len(inputs)))

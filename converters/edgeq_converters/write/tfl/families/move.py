@@ -26,8 +26,8 @@ def same(e: Emitter, node: onnx_ir.Node) -> None:
     """Identity and Dropout."""
     value = node.inputs[0]
     assert value is not None
-    training = node.inputs[2] if len(node.inputs) > 2 else None
-    if training is not None and e.numbers_of(2, "training mode") != [0]:
+    training, ratio = e.numbers_of(2, "training mode"), _ratio(e, node)
+    if training not in (None, [0]) and ratio != 0.0:
         raise Unwritable("it is in training mode")
     layout = e.layout(value)
     e.pass_on(e.take(value, layout), node.outputs[0], layout)
@@ -36,12 +36,20 @@ def same(e: Emitter, node: onnx_ir.Node) -> None:
             e.alias(mask, e.numbers(np.ones(e.shape(mask)), "bool"))
 
 
+def _ratio(e: Emitter, node: onnx_ir.Node) -> float:
+    """What share of the elements a Dropout that trains sets to 0."""
+    array = e.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return 0.5 if array is None else float(array.reshape(()))
+
+
 def reshape(e: Emitter, node: onnx_ir.Node) -> None:
     """Reshape, Flatten, Squeeze and Unsqueeze, without a transposition where one can be saved."""
     value, result = node.inputs[0], node.outputs[0]
     assert value is not None
     shape, wanted = e.shape(value), e.shape(result)
     layout = e.layout(value)
+    if _parts_of_channels(e, value, result):
+        return
     if layout != LAST:
         _reshaped(e, e.take(value), result, AS_IS)
     elif min(len(shape), len(wanted)) > 2 and shape[:2] == wanted[:2]:
@@ -53,6 +61,46 @@ def reshape(e: Emitter, node: onnx_ir.Node) -> None:
         e.reshape(at, e.make_flat(result, shape[1:]))
     else:
         _reshaped(e, e.take(value), result, AS_IS)
+
+
+def _parts_of_channels(e: Emitter, value: onnx_ir.Value, result: onnx_ir.Value) -> bool:
+    """Channels taken apart, or put together again after their parts were moved (as to shuffle
+    them): with the channels last they stay last, and their parts behind one another."""
+    shape, wanted = e.shape(value), e.shape(result)
+    if result.is_graph_output() or not e.same_codes(value, result) or shape[:1] != wanted[:1]:
+        return False
+    moved = e.permuted(value)
+    if moved is not None:
+        return _put_together(e, moved, shape, result)
+    parts = _leading(wanted[1:], shape[1]) if len(shape) > 2 else 0
+    if e.layout(value) != LAST or parts < 2 or len(wanted) - 1 == parts:
+        return False
+    behind = list(wanted[1 + parts :])
+    at = e.reshaped(e.take(value, LAST), [wanted[0], *behind, *wanted[1 : 1 + parts]])
+    first = 1 + len(behind)
+    e.permute(result, at, [0, *range(first, first + parts), *range(1, first)])
+    return True
+
+
+def _put_together(
+    e: Emitter, moved: tuple[int, tuple[int, ...]], shape: Sequence[int], result: onnx_ir.Value
+) -> bool:
+    wanted = e.shape(result)
+    parts = _leading(shape[1:], wanted[1]) if len(wanted) > 2 else 0
+    if not parts:
+        return False
+    at, order = moved
+    at = e.transposed(at, [order[0], *order[1 + parts :], *order[1 : 1 + parts]])
+    _reshaped(e, at, result, LAST)
+    return True
+
+
+def _leading(sizes: Sequence[int], product: int) -> int:
+    """How many of the first `sizes` make `product`; 0 where none do."""
+    for count in range(1, len(sizes) + 1):
+        if int(np.prod(sizes[:count])) == product:
+            return count
+    return 0
 
 
 def _is_ordered(shape: Sequence[int]) -> bool:
@@ -77,6 +125,11 @@ def transpose(e: Emitter, node: onnx_ir.Node) -> None:
     assert value is not None
     rank = len(e.shape(value))
     order = [int(axis) for axis in e.attribute("perm", range(rank)[::-1])]
+    moved = e.permuted(value)
+    if moved is not None and e.same_codes(value, result) and not result.is_graph_output():
+        at, had = moved
+        e.permute(result, at, [had[axis] for axis in order])
+        return
     layout = e.layout(value)
     at = e.take(value, layout)
     had = to_last(rank) if layout == LAST and rank > 2 else tuple(range(rank))

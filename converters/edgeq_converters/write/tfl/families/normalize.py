@@ -93,15 +93,21 @@ def group(e: Emitter, node: onnx_ir.Node) -> None:
 
 
 def layer(e: Emitter, node: onnx_ir.Node) -> None:
-    """All axes from `axis` on."""
-    _refuse_statistics(node)
+    """All axes from `axis` on; mean and 1 / deviation are outputs too."""
     data, scale_value, bias_value = node.inputs[0], node.inputs[1], input_at(node, 2)
     layout = e.layout(data)
     rank = len(e.shape(data))
     first = int(e.attribute("axis", -1)) % rank
     axes = sorted(e.axis(axis, rank, layout) for axis in range(first, rank))
     steps, at = _start(e, data, layout)
-    normal = _normal(e, steps, at, axes, None, float(e.attribute("epsilon", 1e-5)))
+    mean = _over(e, "MEAN", at, axes)
+    centred = steps("SUB", at, mean)
+    square = _over(e, "MEAN", steps("MUL", centred, centred), axes)
+    root = _root(steps, square, float(e.attribute("epsilon", 1e-5)))
+    for statistic, output in zip((mean, root), node.outputs[1:], strict=False):
+        if output.name:
+            e.pass_on(statistic, output, layout)
+    normal = steps("MUL", centred, root)
     scale = _broadcast(e, steps, scale_value, rank, layout)
     if bias_value is None:
         steps.into(node.outputs[0], layout, "MUL", normal, scale)

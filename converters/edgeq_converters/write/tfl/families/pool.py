@@ -11,11 +11,16 @@ import onnx_ir
 
 from edgeq.ir import attribute
 from edgeq_converters.write.tfl.emitter import LAST, Emitter, Unwritable
-from edgeq_converters.write.tfl.layers import require_float
+from edgeq_converters.write.tfl.layers import as_codes, float_form, require_float
+from edgeq_converters.write.tfl.steps import Steps
 from edgeq_converters.write.tfl.windows import NO_WINDOW, Window, pad_zeros, padding, windows
 
 _LOWEST = float(np.finfo(np.float32).min)
 _LOWEST_CODE = -128
+
+_NO_MASKS = dict.fromkeys(
+    ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
+)
 
 _POSITIVE = ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs", "Exp", "Softplus")
 """Operators that make nothing below 0, which a MaxPool may then be padded with."""
@@ -29,17 +34,18 @@ def max_pool(e: Emitter, node: onnx_ir.Node) -> None:
     data = node.inputs[0]
     assert data is not None
     axes = _windows(e, node)
+    dilated = any(axis.dilation > 1 for axis in axes)
     source = e.take(data, LAST)
-    name, value = e.activation(node.outputs[0])
+    name, value = ("NONE", node.outputs[0]) if dilated else e.activation(node.outputs[0])
     made = e.make(value, LAST)
-    if not padding(axes):
+    if not padding(axes) or (dilated and padding(axes) == "SAME"):
         source = _pad_lowest(e, data, source, axes)
         axes = [
             replace(axis, size=axis.size + axis.before + axis.after, before=0, after=0)
             for axis in axes
         ]
-    if any(axis.dilation > 1 for axis in axes):
-        _slices(e, source, made, axes, name)
+    if dilated:
+        _combined(e, "MAXIMUM", source, made, axes)
         return
     _pooled(e, "MAX_POOL_2D", source, made, axes, name)
 
@@ -75,6 +81,11 @@ def _pooled(
         source = e.reshaped(source, [batch, 1, *sizes, channels])
         target = e.temp([batch, 1, axes[1].out, channels], like=made)
     high, wide = axes
+    if (high.kernel, wide.kernel) == (1, 1) and name == "NONE":
+        _picked(e, source, target, axes, [0, 0])  # XNNPACK fails on a window of one element
+        if target != made:
+            e.reshape(target, made)
+        return
     e.op(
         code,
         [source],
@@ -113,28 +124,23 @@ def _pad_lowest(e: Emitter, data: onnx_ir.Value, source: int, axes: Sequence[Win
     return made
 
 
-def _slices(e: Emitter, source: int, made: int, axes: Sequence[Window], name: str) -> None:
-    """The maximum over a kernel with gaps: of one slice per place in it, axis after axis."""
-    if name != "NONE":
-        raise Unwritable("TFLite has no dilated pool with a clamp in it")
+def _combined(e: Emitter, code: str, source: int, made: int, axes: Sequence[Window]) -> None:
+    """`code` (MAXIMUM, ADD) over a kernel with gaps: of one slice per place in it, axis by axis."""
     for at, axis in enumerate(axes, start=1):
         shape = list(e.file.shape(source))
         shape[at] = axis.out
-        best = -1
+        found = -1
         for place in range(axis.kernel):
             begin = [0] * len(shape)
             begin[at] = place * axis.dilation
             part = _strided(e, source, begin, at, axis, shape)
-            if best < 0:
-                best = part
-                continue
-            last = at == len(axes) and place == axis.kernel - 1
-            target = made if last else e.temp(shape, like=source)
-            e.op("MAXIMUM", [best, part], [target])
-            best = target
-        source = best
-    if source != made:
-        e.reshape(source, made)
+            if found >= 0:
+                both = e.temp(shape, like=source)
+                e.op(code, [found, part], [both])
+                part = both
+            found = part
+        source = found
+    e.reshape(source, made)
 
 
 def _strided(
@@ -142,51 +148,51 @@ def _strided(
 ) -> int:
     end, steps = list(e.file.shape(source)), [1] * len(shape)
     end[at] = begin[at] + (axis.out - 1) * axis.stride + 1
-    steps[at] = axis.stride
+    steps[at] = _step(axis)
     made = e.temp(shape, like=source)
     inputs = [source, *(e.numbers(list(row)) for row in (begin, end, steps))]
-    options = dict.fromkeys(
-        ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
-    )
-    e.op("STRIDED_SLICE", inputs, [made], **options)
+    e.op("STRIDED_SLICE", inputs, [made], **_NO_MASKS)
     return made
+
+
+def _step(axis: Window) -> int:
+    """The stride of a STRIDED_SLICE; XNNPACK (LiteRT 2.3.0) fails on a step beyond its only row."""
+    return axis.stride if axis.out > 1 else 1
 
 
 def average_pool(e: Emitter, node: onnx_ir.Node) -> None:
     """AVERAGE_POOL_2D; where its windows are cut short otherwise than TFLite's, corrected."""
     require_float(node)
-    data = node.inputs[0]
     axes = _windows(e, node)
-    if any(axis.dilation > 1 for axis in axes):
-        raise Unwritable("TFLite has no dilated AveragePool")
+    dilated = any(axis.dilation > 1 for axis in axes)
     counts = _counts(node, axes)
     full = all((row == axis.kernel).all() for row, axis in zip(counts, axes, strict=True))
-    exact = full or (not attribute(node, "count_include_pad", 0) and _excludes(node, axes))
-    shrink = _shrunk(axes) if not full else None
-    codes = None if exact or shrink is not None else False
-    source = e.take(data, LAST, codes=codes)
+    outside = not attribute(node, "count_include_pad", 0) and not dilated
+    shrink = _shrunk(axes) if outside else None
+    codes = None
+    if dilated or not (full or shrink is not None or (outside and padding(axes))):
+        codes = False
+    source = e.take(node.inputs[0], LAST, codes=codes)
     name, value = e.activation(node.outputs[0])
-    made = e.make(value, LAST, codes=codes)
-    if exact:
+    made = e.make(value, LAST)
+    if codes is None and (full or padding(axes)):
         if full and any(axis.before or axis.after for axis in axes):
             source, axes = pad_zeros(e, source, axes), _after_padding(axes)
         _pooled(e, "AVERAGE_POOL_2D", source, made, axes, name)
-        return
-    if shrink is not None and not attribute(node, "count_include_pad", 0):
+    elif shrink is not None:
         _every_place(e, source, made, axes, shrink, name)
-        return
-    _corrected(e, pad_zeros(e, source, axes), made, _after_padding(axes), counts, name)
+    else:
+        if any(axis.before or axis.after for axis in axes):
+            source, axes = pad_zeros(e, source, axes), _after_padding(axes)
+        target = float_form(e, made)
+        _corrected(e, source, target, axes, counts, name)
+        as_codes(e, target, made)
 
 
 def _after_padding(axes: Sequence[Window]) -> list[Window]:
     return [
         replace(axis, size=axis.size + axis.before + axis.after, before=0, after=0) for axis in axes
     ]
-
-
-def _excludes(node: onnx_ir.Node, axes: Sequence[Window]) -> bool:
-    """Whether TFLite's SAME averages over the same elements."""
-    return padding(axes) != ""
 
 
 def _counts(node: onnx_ir.Node, axes: Sequence[Window]) -> list[np.ndarray[Any, Any]]:
@@ -200,8 +206,8 @@ def _counts(node: onnx_ir.Node, axes: Sequence[Window]) -> list[np.ndarray[Any, 
         if padded and attribute(node, "auto_pad", "NOTSET") == "NOTSET":
             after = min(after, pads[at + len(axes)])  # not what ceil_mode adds
         starts = np.arange(axis.out) * axis.stride - axis.before
-        ends = np.minimum(starts + axis.kernel, axis.size + after)
-        found.append(ends - np.maximum(starts, -before))
+        places = starts[:, np.newaxis] + np.arange(axis.kernel) * axis.dilation
+        found.append(((places >= -before) & (places < axis.size + after)).sum(axis=1))
     return found
 
 
@@ -233,18 +239,23 @@ def _every_place(
         dense.append(replace(axis, out=axis.size, stride=1, before=ends[0], after=ends[1]))
     part = e.temp(shape, like=made)
     _pooled(e, "AVERAGE_POOL_2D", source, part, dense, name)
-    ends_at = [
+    _picked(e, part, made, axes, begin)
+
+
+def _picked(
+    e: Emitter, source: int, made: int, axes: Sequence[Window], begin: Sequence[int]
+) -> None:
+    """Elements of `source`, a window's stride apart, from `begin` on."""
+    shape = e.file.shape(source)
+    ends = [
         first + (axis.out - 1) * axis.stride + 1 for first, axis in zip(begin, axes, strict=True)
     ]
     rows = (
         [0, *begin, 0],
-        [shape[0], *ends_at, shape[-1]],
-        [1, *(axis.stride for axis in axes), 1],
+        [shape[0], *ends, shape[-1]],
+        [1, *map(_step, axes), 1],
     )
-    options = dict.fromkeys(
-        ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
-    )
-    e.op("STRIDED_SLICE", [part, *(e.numbers(row) for row in rows)], [made], **options)
+    e.op("STRIDED_SLICE", [source, *(e.numbers(row) for row in rows)], [made], **_NO_MASKS)
 
 
 def _corrected(
@@ -255,16 +266,25 @@ def _corrected(
     counts: Sequence[np.ndarray[Any, Any]],
     name: str,
 ) -> None:
-    """Means over windows with zeros in them, times what those zeros took away."""
+    """Sums over windows with zeros in them, over the number of what is no padding."""
     part = e.temp(e.file.shape(made))
-    _pooled(e, "AVERAGE_POOL_2D", source, part, axes)
+    kernels = _summed(e, source, part, axes)
     factor = np.ones((1,) * (len(axes) + 2))
-    for at, (axis, count) in enumerate(zip(axes, counts, strict=True), start=1):
+    for at, (kernel, count) in enumerate(zip(kernels, counts, strict=True), start=1):
         shape = [1] * factor.ndim
         shape[at] = -1
-        factor = factor * (axis.kernel / count).reshape(shape)
+        factor = factor * (kernel / count).reshape(shape)
     inputs = [part, e.numbers(factor, "float32")]
     e.op("MUL", inputs, [made], fused_activation_function=name)
+
+
+def _summed(e: Emitter, source: int, made: int, axes: Sequence[Window]) -> list[int]:
+    """Sums over windows without padding, each divided by the product of what comes back."""
+    if any(axis.dilation > 1 for axis in axes):
+        _combined(e, "ADD", source, made, axes)
+        return [1] * len(axes)
+    _pooled(e, "AVERAGE_POOL_2D", source, made, axes)
+    return [axis.kernel for axis in axes]
 
 
 def _spatial(e: Emitter, value: onnx_ir.Value | None, layout: str) -> list[int]:
@@ -295,24 +315,16 @@ def _reduced(e: Emitter, node: onnx_ir.Node, code: str) -> None:
 def lp_pool(e: Emitter, node: onnx_ir.Node) -> None:
     """A mean of powers, times the size of the window."""
     require_float(node)
-    if attribute(node, "p", 2) not in (1, 2):
-        raise Unwritable("TFLite has LpPool with p=1 and p=2 alone")
     axes = _windows(e, node)
-    if any(axis.dilation > 1 for axis in axes):
-        raise Unwritable("TFLite has no dilated LpPool")
-    source = _powered(e, e.take(node.inputs[0], LAST), node)
+    power = float(e.attribute("p", 2))
+    steps = Steps(e)
+    source = _powered(steps, e.take(node.inputs[0], LAST), power)
     if any(axis.before or axis.after for axis in axes):
         source, axes = pad_zeros(e, source, axes), _after_padding(axes)
     made = e.make(node.outputs[0], LAST)
-    mean, total = e.temp(e.file.shape(made)), e.temp(e.file.shape(made))
-    _pooled(e, "AVERAGE_POOL_2D", source, mean, axes)
-    count = float(np.prod([axis.kernel for axis in axes]))
-    square = attribute(node, "p", 2) == 2
-    target = total if square else made
-    inputs = [mean, e.numbers(count, "float32")]
-    e.op("MUL", inputs, [target], fused_activation_function="NONE")
-    if square:
-        e.op("SQRT", [total], [made])
+    mean = e.temp(e.file.shape(made))
+    count = steps.number(float(np.prod(_summed(e, source, mean, axes))))
+    _root(steps, steps("MUL", mean, count), power, made)
 
 
 def global_lp(e: Emitter, node: onnx_ir.Node) -> None:
@@ -320,25 +332,30 @@ def global_lp(e: Emitter, node: onnx_ir.Node) -> None:
     require_float(node)
     data = node.inputs[0]
     layout = e.layout(data)
-    source = _powered(e, e.take(data, layout), node)
+    power = float(e.attribute("p", 2))
+    steps = Steps(e)
+    source = _powered(steps, e.take(data, layout), power)
     axes = e.numbers(_spatial(e, data, layout))
     made = e.make(node.outputs[0], layout)
-    if attribute(node, "p", 2) == 1:
-        e.op("SUM", [source, axes], [made], keep_dims=True)
-        return
-    part = e.temp(e.file.shape(made))
-    e.op("SUM", [source, axes], [part], keep_dims=True)
-    e.op("SQRT", [part], [made])
+    total = e.temp(e.file.shape(made))
+    e.op("SUM", [source, axes], [total], keep_dims=True)
+    _root(steps, total, power, made)
 
 
-def _powered(e: Emitter, source: int, node: onnx_ir.Node) -> int:
-    """|x| or x * x, as `p` says."""
-    made = e.temp(e.file.shape(source))
-    power = attribute(node, "p", 2)
-    if power not in (1, 2):
-        raise Unwritable("TFLite has it with p=1 and p=2 alone")
-    e.op("ABS" if power == 1 else "SQUARE", [source], [made])
-    return made
+def _powered(steps: Steps, source: int, power: float) -> int:
+    """|x| to `power`."""
+    if power == 2.0:
+        return steps("SQUARE", source)
+    size = steps("ABS", source)
+    return size if power == 1.0 else steps("POW", size, steps.number(power))
+
+
+def _root(steps: Steps, total: int, power: float, made: int) -> None:
+    """The root of `total` that undoes `_powered`, as `made`."""
+    if power == 2.0:
+        steps.e.op("SQRT", [total], [made])
+    else:
+        steps.e.op("POW", [total, steps.number(1.0 / power)], [made])
 
 
 HANDLERS = {

@@ -17,7 +17,7 @@ _PLAIN = {
     "ReduceMin": "REDUCE_MIN",
     "ReduceProd": "REDUCE_PROD",
 }
-_CODES = ("ReduceMean", "ReduceMax", "ReduceMin")
+_CODES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
 """Those that run on codes."""
 
 _BEFORE = {"ReduceL1": "ABS", "ReduceL2": "SQUARE", "ReduceSumSquare": "SQUARE"}
@@ -96,10 +96,10 @@ def _reduce_codes(
     places: Sequence[int],
     keep: bool,
 ) -> None:
-    """MEAN has a scale of its own for its result; the extremes are codes of their input."""
+    """MEAN and SUM have a scale of their own for the result; extremes are codes of their input."""
     made = e.make(result, layout)
     code, numbers = _PLAIN[op_type], e.numbers(places)
-    if op_type == "ReduceMean":
+    if op_type in ("ReduceMean", "ReduceSum"):
         e.op(code, [at, numbers], [made], keep_dims=keep)
         return
     part = e.stage(at, made)

@@ -1,8 +1,8 @@
 """Resize and Upsample, and what moves pixels between depth and space.
 
-ONNX has many ways to say which input a place of the output lies at, TFLite three. Whatever they
-are called, both come to a list of indices (nearest) or a matrix (linear, cubic) for each axis: where
-those are the same, TFLite's operator does it; else GATHER, or a product with the matrix, does.
+ONNX has many ways to say where in the input an element of the output lies, TFLite three. Whatever
+they are called, both come to a list of indices (nearest) or a matrix (linear, cubic) per axis.
+Where those are the same, TFLite's operator is taken; else GATHER, or a product with the matrix.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from edgeq.ir import constant
+from edgeq.ir import constant, dtype_of
 from edgeq_converters.write.tfl.emitter import LAST, Array, Emitter, Unwritable
-from edgeq_converters.write.tfl.layers import input_at, require_float
+from edgeq_converters.write.tfl.layers import as_codes, input_at, require_float
 
 _MODES = ((False, True), (False, False), (True, False))
 """(align_corners, half_pixel_centers) of TFLite's operators."""
@@ -40,13 +40,15 @@ class Stretch:
 
 def resize(e: Emitter, node: onnx_ir.Node) -> None:
     """RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR where they do the same, else axis by axis."""
-    if e.file.dtype(e.take(node.inputs[0])) not in ("float32", "int8"):
-        raise Unwritable("it resizes a tensor that is not float32")
+    data = node.inputs[0]
+    assert data is not None
+    if dtype_of(data) != "float32":
+        raise Unwritable(f"it resizes a tensor of {dtype_of(data)}")
     mode = e.attribute("mode", "nearest")
     stretches = _stretches(e, node)
     if not stretches:
-        layout = e.layout(node.inputs[0])
-        e.pass_on(e.take(node.inputs[0], layout), node.outputs[0], layout)
+        layout = e.layout(data)
+        e.pass_on(e.take(data, layout), node.outputs[0], layout)
     elif mode == "nearest":
         _nearest(e, node, stretches)
     elif mode in ("linear", "cubic", "bilinear"):
@@ -65,6 +67,8 @@ def _stretches(e: Emitter, node: onnx_ir.Node) -> list[Stretch]:
     scales = [after[axis] / before[axis] for axis in range(rank)]
     value = input_at(node, 1 if upsample else 2)
     given = None if value is None else constant(value)
+    if given is None and input_at(node, 3) is None:
+        raise Unwritable("its scales are computed while the model runs")
     if given is not None and given.size == len(axes) and input_at(node, 3) is None:
         for axis, scale in zip(axes, given.reshape(-1), strict=True):
             scales[axis] = float(scale)
@@ -120,6 +124,13 @@ def _places(e: Emitter, stretch: Stretch) -> Array:
     raise Unwritable(f"TFLite has no Resize with coordinate_transformation_mode={mode}")
 
 
+def _refuse_outside(e: Emitter, stretch: Stretch, places: Array) -> None:
+    """Refuse a cut beyond the input, where other modes go on with the element at the edge."""
+    cut = e.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    if cut and (places.min() < 0 or places.max() > stretch.size - 1):
+        raise Unwritable("it makes up values outside of its input, and TFLite has no such Resize")
+
+
 def _lite_places(size: int, out: int, align: bool, half: bool) -> Array:
     """Where TFLite's operators look, before they bring half pixels to whole ones."""
     x = np.arange(out, dtype=np.float32)
@@ -137,9 +148,7 @@ def _indices(e: Emitter, stretch: Stretch) -> Array:
     places = _places(e, stretch)
     default = "floor" if e.node.op_type == "Upsample" else "round_prefer_floor"
     mode = e.attribute("nearest_mode", default)
-    if e.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        if places.min() < 0 or places.max() > stretch.size - 1:
-            raise Unwritable("it extrapolates, and TFLite has no such Resize")
+    _refuse_outside(e, stretch, places)
     if mode == "floor":
         found = np.floor(places)
     elif mode == "ceil":
@@ -191,7 +200,7 @@ def _nearest(e: Emitter, node: onnx_ir.Node, stretches: Sequence[Stretch]) -> No
 def _repeated(
     e: Emitter, node: onnx_ir.Node, stretches: Sequence[Stretch], times: Sequence[int]
 ) -> None:
-    """Every element so many times: copies side by side, which XNNPACK runs and RESIZE it does not."""
+    """Every element so many times, by copies side by side: XNNPACK has no operator for nearest."""
     source = e.take(node.inputs[0], LAST)
     made = e.make(node.outputs[0], LAST)
     shape = list(e.file.shape(source))
@@ -259,8 +268,11 @@ def _interpolated(
     rank = len(e.shape(data))
     for stretch, matrix in zip(stretches, matrices, strict=True):
         at = _multiplied(e, at, e.axis(stretch.axis, rank, layout), matrix)
-    made = e.make(node.outputs[0], layout, codes=False)
-    e.reshape(at, made)
+    made = e.make(node.outputs[0], layout)
+    if e.file.parameters(made):
+        as_codes(e, at, made)
+    else:
+        e.reshape(at, made)
 
 
 def _multiplied(e: Emitter, at: int, axis: int, matrix: Array) -> int:
@@ -277,9 +289,7 @@ def _multiplied(e: Emitter, at: int, axis: int, matrix: Array) -> int:
 def _matrix(e: Emitter, stretch: Stretch, cubic: bool) -> Array:
     """What each element of the output [out] takes of those of the input [in]."""
     places = _places(e, stretch).astype(np.float64)
-    if e.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        if places.min() < 0 or places.max() > stretch.size - 1:
-            raise Unwritable("it extrapolates, and TFLite has no such Resize")
+    _refuse_outside(e, stretch, places)
     shrink = min(stretch.scale, 1.0) if e.attribute("antialias", 0) else 1.0
     if not cubic and shrink == 1.0:
         places = np.clip(places, 0, stretch.size - 1)
@@ -330,9 +340,10 @@ def depth_to_space(e: Emitter, node: onnx_ir.Node) -> None:
     block = int(e.attribute("blocksize", 1))
     at = e.take(data, LAST)
     if e.attribute("mode", "DCR") == "CRD" and block > 1:
-        depth = e.file.shape(at)[-1]
-        order = np.arange(depth).reshape(-1, block * block).T.reshape(-1)
-        at = gathered(e, at, 3, order)
+        # a TRANSPOSE of the two halves of the depth: XNNPACK and compilers for NPUs have no GATHER
+        shape = e.file.shape(at)
+        depth = e.reshaped(at, [int(np.prod(shape[:-1])), shape[-1] // block**2, block**2])
+        at = e.reshaped(e.transposed(depth, (0, 2, 1)), shape)
     e.op("DEPTH_TO_SPACE", [at], [e.make(node.outputs[0], LAST)], block_size=block)
 
 
