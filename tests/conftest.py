@@ -7,10 +7,11 @@ import importlib.util
 import os
 import shutil
 import signal
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -114,6 +115,19 @@ def shared() -> Path:
             pytest.fail(_NEEDS["shared"][1], pytrace=False)
         pytest.skip(_NEEDS["shared"][1])
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def random_nets() -> ModuleType:
+    """tests/nets/random_net.py."""
+    path = Path(__file__).parent / "nets" / "random_net.py"
+    spec = importlib.util.spec_from_file_location("edgeq_test_nets", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir
 
 from edgeq.ir import constant, dtype_of, is_captured, static_shape
@@ -101,6 +102,10 @@ def _light(node: onnx_ir.Node) -> Candidate | str:
     active = [value for value in values if constant(value) is None]
     if not active:
         return "its operands are constant"
+    for value in values:
+        array = constant(value)
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"`{value.name}` holds an infinity, which no int8 code stands for"
     fixed = tuple(str(value.name) for value in values if constant(value) is not None)
     outputs = node.outputs if node.op_type == "Split" else node.outputs[:1]
     return _checked(values, outputs, active, fixed)

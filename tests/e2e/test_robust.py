@@ -1,4 +1,4 @@
-"""Every file of `shared/data/robust` through three commands, against the committed table.
+"""Every file of `shared/data/robust` through four commands, against the committed table.
 
 `robust.tsv` holds, per file and command, the slug of the error or "builds" / "reads". Rewrite it
 after a change that is meant: `python tests/e2e/test_robust.py ../shared/data/robust`.
@@ -19,6 +19,10 @@ TABLE = Path(__file__).parent / "robust.tsv"
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "int8": ("build", "--target", "rpi5", "--int8", "--synthetic-data", "-o", "out/model.edgeq"),
     "fp32": ("build", "--target", "rpi5", "--fp32", "-o", "out/model.edgeq"),
+    "tflite": (
+        *("build", "--target", "rpi5", "--fp32", "--format", "tflite"),
+        *("-o", "out/model.edgeq"),
+    ),
     "inspect": ("inspect",),
 }
 CPU_LIMIT_S = 10.0

@@ -192,3 +192,14 @@ def test_a_draft_for_litert_is_a_plan_document(graph_of: GraphOf) -> None:
     graph = graph_of(f"{IMAGE} {{ a = Conv (x, w3) y = Elu (a) }}", {"w3": W3})
     plan = QuantPlan({}, draft(graph, kernels=LITERT).ops)
     assert QuantPlan.from_json(plan.to_json()) == plan
+
+
+def test_an_infinity_has_no_code(graph_of: GraphOf) -> None:
+    """As a maximum over nothing begins with it (the magika model)."""
+    graph = graph_of(
+        f"{IMAGE} {{ [conv] a = Conv (x, w3) [top] y = Max (a, low) }}",
+        {"w3": W3, "low": np.float32(-np.inf)},
+    )
+    texts = decisions(draft(graph, kernels=LITERT))
+    assert texts["top"] == "`low` holds an infinity, which no int8 code stands for"
+    assert texts["conv"] == "int8"

@@ -6,7 +6,7 @@ import pytest
 from edgeq.errors import EdgeqError
 from edgeq_converters.write.tfl import file as files
 from edgeq_converters.write.tfl import versions
-from edgeq_converters.write.tfl.file import File, Op, pack_nibbles, schema
+from edgeq_converters.write.tfl.file import File, Op, schema
 
 
 def interpreter(data: bytes):
@@ -62,13 +62,6 @@ def test_what_nothing_refers_to_is_left_out() -> None:
     model = read(file.data())
     assert [bytes(row.name) for row in model.subgraphs[0].tensors] == [b"x", b"y"]
     assert unused == 1
-
-
-@pytest.mark.parametrize(
-    ("codes", "wanted"), [([1, -1, 7], [0xF1, 0x07]), ([-8, 0], [0x08]), ([], [])]
-)
-def test_nibbles_low_first(codes: list[int], wanted: list[int]) -> None:
-    assert list(pack_nibbles(np.array(codes, np.int8))) == wanted
 
 
 def test_a_file_over_2_gb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

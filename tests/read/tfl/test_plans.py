@@ -110,6 +110,20 @@ def test_uint8_with_zero_points_in_its_weights(net, load, integers) -> None:
     assert integers(net_, result, "uint8", reference=True).max() <= 1
 
 
+def test_uint8_weights_that_fit_around_zero_have_no_zero_point(net, load, integers) -> None:
+    x = net.input("x", (1, 6, 6, 3), "uint8", scale=S_X, zero=120)
+    weights = RNG.integers(20, 240, (4, 3, 3, 3)).astype(np.uint8)
+    w = net.const(weights, "w", scale=0.02, zero=125)
+    b = net.const(np.zeros(4, np.int32), "b", scale=S_X * 0.02)
+    row = {"name": "y", "dtype": "uint8", "scale": 0.1, "zero": 128}
+    y = net.op("CONV_2D", [x, w, b], "Conv2DOptions", strideH=1, strideW=1, results=[row])
+    result = load(net_ := net.finish(y))
+    assert (stored(result, "Conv", 1) == (weights.astype(int) - 125).transpose(0, 3, 1, 2)).all()
+    assert result.plan.tensors["w"].symmetric and result.plan.tensors["w"].zero_point == (0,)
+    assert not any("zero point" in note for note in result.notes)
+    assert integers(net_, result, "uint8", reference=True).max() <= 1
+
+
 def activation(name: str = "y", scale: float = S_Y, zero: int = -3) -> dict[str, Any]:
     return {"name": name, "dtype": "int8", "scale": scale, "zero": zero}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -234,38 +235,47 @@ class _Plan:
 
 def _plan(ctx: Reading, op: Operator) -> _Plan:
     sizes, options = ctx.shape(op.inputs[0]), op.options
-    begins, ends, steps = (ctx.whole(op.inputs[at], "bounds") for at in (1, 2, 3))
+    bounds = list(zip(*(ctx.whole(op.inputs[at], "bounds") for at in (1, 2, 3)), strict=True))
     plan, axis, place = _Plan(sizes), 0, 0
-    fresh = sum(1 for at in range(len(begins)) if options["new_axis_mask"] >> at & 1)
-    for at, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
+    fresh = {at for at in range(len(bounds)) if options["new_axis_mask"] >> at & 1}
+    for at in range(len(bounds)):
         if options["ellipsis_mask"] >> at & 1:
-            after = sum(
-                1 for b in range(at + 1, len(begins)) if not options["new_axis_mask"] >> b & 1
-            )
+            after = sum(1 for later in range(at + 1, len(bounds)) if later not in fresh)
             skipped = len(sizes) - axis - after
             axis, place = axis + skipped, place + skipped
-            continue
-        if options["new_axis_mask"] >> at & 1:
+        elif at in fresh:
             plan.new.append(place)
             place += 1
-            continue
-        if axis >= len(sizes) or step == 0:
-            raise Unsupported(f"slices {len(begins) - fresh} axes of {len(sizes)}")
-        if options["shrink_axis_mask"] >> at & 1:
-            begin = begin + sizes[axis] if begin < 0 else begin
-            plan.begins[axis], plan.ends[axis] = begin, begin + 1
-            plan.gone.add(axis)
+        elif axis >= len(sizes) or bounds[at][2] == 0:
+            raise Unsupported(f"slices {len(bounds) - len(fresh)} axes of {len(sizes)}")
         else:
-            begin = None if options["begin_mask"] >> at & 1 else begin
-            if options["offset"] and end is not None and begin is not None:
-                end = begin + end
-            last = None if options["end_mask"] >> at & 1 else end
-            plan.begins[axis], plan.ends[axis], plan.steps[axis] = slice(begin, last, step).indices(
-                sizes[axis]
-            )
-            place += 1
-        axis += 1
+            _bound(plan, axis, sizes[axis], bounds[at], _Masks(options, at))
+            place += axis not in plan.gone
+            axis += 1
     return plan
+
+
+class _Masks:
+    """What the masks say of one entry."""
+
+    def __init__(self, options: Mapping[str, Any], at: int) -> None:
+        self.shrinks = bool(options["shrink_axis_mask"] >> at & 1)
+        self.begin_open = bool(options["begin_mask"] >> at & 1)
+        self.end_open = bool(options["end_mask"] >> at & 1)
+        self.end_is_offset = bool(options["offset"])
+
+
+def _bound(plan: _Plan, axis: int, size: int, bounds: Sequence[int], masks: _Masks) -> None:
+    begin, end, step = bounds
+    if masks.shrinks:
+        begin += size if begin < 0 else 0
+        plan.begins[axis], plan.ends[axis] = begin, begin + 1
+        plan.gone.add(axis)
+        return
+    end += begin if masks.end_is_offset else 0
+    first, last = (None if masks.begin_open else begin), (None if masks.end_open else end)
+    found = slice(first, last, step).indices(size)
+    plan.begins[axis], plan.ends[axis], plan.steps[axis] = found
 
 
 def gather(ctx: Reading, op: Operator) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError
 from edgeq.ir import free_name
+from edgeq.numerics import blocks
 from edgeq_converters.write.tfl import versions
 
 IDENTIFIER = b"TFL3"
@@ -156,8 +157,8 @@ class File:
         `parameters` are those of `tensor`: scale, zero_point, axis.
         """
         at = self.tensor(name, array.shape, dtype or str(array.dtype), **parameters)
-        data = pack_nibbles(array) if dtype == "int4" else np.ascontiguousarray(array).tobytes()
-        self.graph.tensors[at].buffer = self._buffer(data)
+        stored = blocks.pack(array) if dtype == "int4" else np.ascontiguousarray(array)
+        self.graph.tensors[at].buffer = self._buffer(stored.tobytes())
         return at
 
     def blocks(self, at: int, scales: int, block_size: int) -> None:
@@ -321,7 +322,7 @@ class File:
 
     def data(self) -> bytes:
         """The bytes of the file: what `inputs` and `outputs` (name -> tensor) say, in order."""
-        import flatbuffers  # type: ignore[import-untyped]
+        import flatbuffers
 
         self._drop_dead()
         self._drop_unused()
@@ -367,14 +368,6 @@ def _scales_of(tensor: Any) -> int:
     """The tensor with the scales of a tensor of blocks, or -1."""
     details = None if tensor.quantization is None else tensor.quantization.details
     return -1 if details is None else int(details.scales)
-
-
-def pack_nibbles(codes: NDArray[np.int8]) -> bytes:
-    """Codes -8..7 two to a byte, the low nibble first; an odd count ends in a nibble of zeros."""
-    flat = codes.reshape(-1).astype(np.int8).view(np.uint8) & 0xF
-    if flat.size % 2:
-        flat = np.append(flat, np.uint8(0))
-    return (flat[0::2] | flat[1::2] << 4).astype(np.uint8).tobytes()
 
 
 @functools.cache
