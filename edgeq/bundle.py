@@ -226,7 +226,10 @@ def _needs(c: BundleContents) -> dict[str, Any]:
 
 
 def _tensor(info: TensorInfo) -> dict[str, Any]:
-    return {"name": info.name, "dtype": info.dtype, "shape": list(info.shape)}
+    row = {"name": info.name, "dtype": info.dtype, "shape": list(info.shape)}
+    if info.scale is None:
+        return row
+    return {**row, "scale": info.scale, "zero_point": info.zero_point}
 
 
 def _golden_json(vectors: Golden) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
@@ -159,20 +159,3 @@ def graph_of() -> Callable[..., "Graph"]:
         return graph
 
     return build
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A module's generator `RNG` begins every test where the import left it, so that a test draws
-    the same numbers whichever ran before it, on whichever worker."""
-    rng = getattr(request.module, "RNG", None)
-    if rng is None:
-        yield
-        return
-    state = _STATES.setdefault(request.module.__name__, rng.bit_generator.state)
-    rng.bit_generator.state = state
-    yield
-    rng.bit_generator.state = state
-
-
-_STATES: dict[str, object] = {}

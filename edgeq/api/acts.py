@@ -51,7 +51,8 @@ def _steady(work: Work, made: Quantized) -> Quantized:
     if not reason:
         return made
     nodes = {str(node.name): reason for node in graph.nodes()}
-    return int8.left_float(work, draft(graph, float_nodes=nodes).ops, reason)
+    drafted = draft(graph, float_nodes=nodes, kernels=work.kernels)
+    return int8.left_float(work, drafted.ops, reason)
 
 
 def _without_data(work: Work, acts: str) -> Quantized:
@@ -99,11 +100,13 @@ def _mixed(work: Work) -> Quantized:
 
 
 def _dynamic_outputs(graph: Graph, plan: QuantPlan) -> tuple[str, ...]:
-    """What the layers in dynamic int8 make: compared with float layer by layer."""
+    """What the layers that quantize at run time make: compared with float layer by layer."""
+    from edgeq.quant.plan import DYNAMIC
+
     return tuple(
         str(node.outputs[0].name)
         for node in graph.nodes()
-        if (decision := plan.ops.get(str(node.name))) and decision.precision == "dynamic-int8"
+        if (decision := plan.ops.get(str(node.name))) and decision.precision in DYNAMIC
     )
 
 

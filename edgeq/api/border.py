@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api.models import LITERT, open_exact
+from edgeq_runtime.tensors import TensorInfo
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgeq_runtime import TensorInfo
     from edgeq_runtime.tflite import Model, Tensor
 
     Array = np.ndarray[Any, Any]
@@ -39,20 +39,18 @@ class Border:
         import numpy as np
 
         array = np.moveaxis(values, 1, -1) if self.channels_last else values
-        if self.scale is None or array.dtype.kind in "iu":
-            return np.ascontiguousarray(array)
-        ends = np.iinfo(self.dtype)
-        steps = np.rint(array.astype(np.float64) / self.scale) + self.zero_point
-        return np.ascontiguousarray(np.clip(steps, ends.min, ends.max).astype(self.dtype))
+        return np.ascontiguousarray(self._info.codes(array))
 
     def values(self, array: Array) -> Array:
         """What the file gives, as the float model would."""
         import numpy as np
 
-        if self.scale is not None:
-            shifted = array.astype(np.int32) - self.zero_point
-            array = shifted.astype(np.float32) * np.float32(self.scale)
-        return np.moveaxis(array, -1, 1) if self.channels_last else array
+        found = self._info.values(array)
+        return np.moveaxis(found, -1, 1) if self.channels_last else found
+
+    @property
+    def _info(self) -> TensorInfo:
+        return TensorInfo("", self.dtype, (), self.scale, self.zero_point)
 
     def span(self, low: float, high: float) -> tuple[float, float]:
         """A range of values as the file counts them."""
@@ -126,7 +124,8 @@ class FloatSession:
         shape = info.shape
         if border.channels_last:
             shape = (shape[0], shape[-1], *shape[1:-1])
-        return replace(info, dtype=info.dtype if border.scale is None else "float32", shape=shape)
+        dtype = info.dtype if border.scale is None else "float32"
+        return replace(info, dtype=dtype, shape=shape, scale=None, zero_point=0)
 
 
 def open_as_float(model: bytes, *, threads: int | None = None) -> Any:

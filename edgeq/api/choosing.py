@@ -139,7 +139,7 @@ def policy_speed(each: Measured) -> float | None:
         return None
     done = shares(work.prepared.graph)
     conv = done.conv >= done.linear
-    dynamic = "dynamic-int8" in each.candidate.ops and "int8" not in each.candidate.ops
+    dynamic = acts(each.candidate) == "dynamic"
     net = "CNN" if conv else "Transformer"
     encodings = ("int8 dynamic",) if dynamic else ("int8 static", "uint8 static")
     rows = (row for row in work.engine.policy if row.operation == net)
@@ -227,10 +227,13 @@ def _row(each: Measured, kept: Measured, reason: str) -> dict[str, Any]:
 
 def acts(candidate: Candidate) -> str | None:
     """What its layers read: static, dynamic or mixed int8; None where they are float."""
+    from edgeq.quant.plan import DYNAMIC
+
     has = {name for name, counts in candidate.ops.items() if counts}
-    if {"int8", "dynamic-int8"} <= has:
-        return "mixed"
-    return "static" if "int8" in has else "dynamic" if "dynamic-int8" in has else None
+    dynamic = not has.isdisjoint(DYNAMIC)
+    if "int8" in has:
+        return "mixed" if dynamic else "static"
+    return "dynamic" if dynamic else None
 
 
 def _refused(form: Form, error: EdgeqError) -> dict[str, Any]:

@@ -81,9 +81,14 @@ def is_tflite(path: Path) -> bool:
 
 
 def read_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> ReadResult:
-    """Read any model file edgeq knows, by its content; raises what the reader raises."""
+    """Read any model file edgeq knows, by its content; raises what the reader raises, and
+    [plan-mismatch] for integers of a file that do not fit its own graph."""
+    from edgeq.quant import fit
+
     reader = registry.resolve("readers", "tflite" if is_tflite(path) else "onnx")
     result: ReadResult = reader(path, shapes={k: tuple(v) for k, v in shapes.items()})
+    if result.plan is not None:
+        fit.check(result.graph, result.plan)
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgeq_runtime.engines.onnxruntime import Session
     from edgeq_runtime.golden import OutputCheck
     from edgeq_runtime.manifest import Manifest
+    from edgeq_runtime.preprocess import InputSpec
     from edgeq_runtime.reader import Bundle
 
 MAX_LABELS_BYTES = 1 << 20
@@ -149,7 +150,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def _contents(
     work: Work, candidate: Candidate, weights: Gathered | None, session: Session
 ) -> BundleContents:
-    from edgeq.api.building import input_specs
     from edgeq.api.stages import graph_of
     from edgeq.bundle import BundleContents
 
@@ -169,7 +169,7 @@ def _contents(
         computes=_computes(work, plan),
         **_golden(work, candidate, graph, plan),
         card=_card(work, candidate),
-        input_specs=input_specs(work.settings),
+        input_specs=_input_specs(work, candidate),
         labels=work.labels,
         model=work.prepared.summary(),
         ops=candidate.ops,
@@ -180,6 +180,17 @@ def _contents(
         plan=None if plan is None else plan.to_json(),
         notes=(*work.notes, *work.pass_counts(), *candidate.warnings),
     )
+
+
+def _input_specs(work: Work, candidate: Candidate) -> dict[str, InputSpec]:
+    """How an image becomes an input, in the axes that the artifact has."""
+    from edgeq.api.building import input_specs
+
+    ends = borders(candidate.shipped.measured)
+    return {
+        name: replace(spec, layout="nhwc") if ends.get(name, PLAIN).channels_last else spec
+        for name, spec in input_specs(work.settings).items()
+    }
 
 
 def _golden(
@@ -310,6 +321,8 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
     computed from exact tensors alone; `mixed`, integers behind a float op, which another host may
     round the other way, and what comes of them.
     """
+    from edgeq.quant.plan import DYNAMIC
+
     kinds = {str(value.name): "exact" for value in graph.model.graph.inputs}
     for node in graph.nodes():
         if node.op_type == "Constant":
@@ -318,10 +331,10 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
         precision = plan.ops[str(node.name)].precision
         if precision == "int8" and read <= {"exact"}:
             kind = "exact"
-        elif precision == "dynamic-int8" and read <= {"exact"}:
+        elif precision in DYNAMIC and read <= {"exact"}:
             kind = "tail"  # exact sums, rescaled in float
         else:
-            rounds = precision in ("int8", "dynamic-int8")
+            rounds = precision in ("int8", *DYNAMIC)
             kind = "mixed" if rounds or "mixed" in read else "tail"
         kinds.update({str(value.name): kind for value in node.outputs if value.name})
     return kinds

@@ -11,8 +11,6 @@ from edgeq.errors import EdgeqError
 from edgeq.report.results import Initialized
 from edgeq.report.template import Facts, guessed_layout, guessed_shape, settings_file
 
-HEAVY = ("Conv", "Gemm", "MatMul")
-
 
 def init(
     model: str | Path, *, target: str | None = None, out: str | Path, force: bool = False
@@ -22,11 +20,13 @@ def init(
     `target` None is this machine's. Raises EdgeqError: what reading raises, [unknown-target],
     [no-such-folder], [output-exists] for a file that is there without `force`, [write-failed].
     """
+    from edgeq.quant import rules
+
     path, file = Path(model), Path(out)
     _require_writable(file, force)
     name, target_is, notes = _target(target)
     read = models.read_model(path, {})
-    heavy = [str(node.name) for node in read.graph.nodes() if node.op_type in HEAVY]
+    heavy = [str(node.name) for node in read.graph.nodes() if node.op_type in rules.WEIGHTED]
     facts = Facts(
         name=models.text_name(path),
         model=_from(file, path),

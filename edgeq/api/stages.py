@@ -160,7 +160,12 @@ LEFT_TO_DYNAMIC = "left to dynamic int8"
 def quantized_text(plan: QuantPlan) -> tuple[str, str]:
     """What the stage's line says: operators in int8 per type, and how many are left in float."""
     counts = plan.counts()
-    words = {"int8": "", "dynamic-int8": " dynamic", "int8-weights": " by weights alone"}
+    words = {
+        "int8": "",
+        "dynamic-int8": " dynamic",
+        "dynamic-int4": " dynamic on int4 weights",
+        "int8-weights": " by weights alone",
+    }
     kinds = (
         f"{count} {op}{word}" for name, word in words.items() for op, count in counts[name].items()
     )
@@ -442,6 +447,8 @@ def _checked_text(fidelity: Fidelity) -> tuple[str, str]:
     if fidelity.worst:
         layer = fidelity.worst[0]
         return subject, f"worst layer: {name_text(layer.name)} (SQNR {layer.sqnr_db:.1f} dB)"
+    if not fidelity.outputs:
+        return subject, "no output can be compared"
     noisy = [e for e in fidelity.outputs if e.sqnr_db is not None]
     if not noisy:
         whose = "the float model" if fidelity.reference == "float" else fidelity.reference

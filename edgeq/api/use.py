@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeq.quality import Quality, Rule
     from edgeq_runtime import Runner, TensorInfo
     from edgeq_runtime.golden import GoldenInput
+    from edgeq_runtime.preprocess import InputSpec
     from edgeq_runtime.manifest import Manifest
     from edgeq_runtime.tflite import Model
 
@@ -110,7 +111,7 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
         size_bytes=_model_bytes(runner.manifest),
         inputs=session.inputs if changed else runner.inputs,
         outputs=session.outputs if changed else runner.outputs,
-        specs=runner.manifest.input_specs,
+        specs=_as_source(runner.manifest.input_specs, ends),
         labels=runner.manifest.labels,
         session=session,
         warnings=runner.warnings,
@@ -123,6 +124,16 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
         shapes={row.name: _axes(ends, row) for row in drawn},
         ends=ends,
     )
+
+
+def _as_source(
+    specs: Mapping[str, InputSpec], ends: Mapping[str, Border]
+) -> dict[str, InputSpec]:
+    """`specs` for the axes of the float model, where the session turns them."""
+    return {
+        name: replace(spec, layout="nchw") if ends.get(name, PLAIN).channels_last else spec
+        for name, spec in specs.items()
+    }
 
 
 def _is_changed(runner: Runner) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,16 @@ PLACES = {
 }
 """Which inputs of an op are weights, each with the axis of its output channels."""
 
-RECURRENT = ("LSTM", "GRU", "RNN")
-"""Ops whose weights int8 is for wherever a plan has int8: none computes in it."""
+RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
+"""Ops whose weights int8 is for wherever a plan has int8, though none computes in it, and how many
+gates they have: each has one scale (TFLite int8 specification)."""
 
 
 @dataclass(frozen=True)
 class Weight:
     """A constant that is stored in codes: one scale per index of `axis`, or one for all.
 
-    In int4 it is a matrix, with a scale per `block` of each row along `axis` where there is one.
+    `shared`: so many neighbours along `axis` have the same scale, that of a gate. In int4 it is a matrix, with a scale per `block` of each row along `axis` where there is one.
     """
 
     tensor: str
@@ -45,6 +46,7 @@ class Weight:
     axis: int | None
     dtype: str = "int8"
     block: int | None = None
+    shared: int = 1
 
 
 Decided = tuple[OpDecision, tuple[Weight, ...]]
@@ -82,7 +84,11 @@ def recurrent(node: onnx_ir.Node) -> Decided | None:
     if node.domain not in ("", "ai.onnx") or node.op_type not in RECURRENT:
         return None
     decided = in_place(node, STORED)
-    return None if isinstance(decided, str) else decided
+    if isinstance(decided, str):
+        return None
+    gates = RECURRENT[node.op_type]
+    rows = (replace(row, shared=row.array.shape[1] // gates) for row in decided[1])
+    return decided[0], tuple(rows)
 
 
 class Encoder:
@@ -117,7 +123,10 @@ class Encoder:
         """max |w| / 127 of each channel, raised where a pair of a row along K could saturate."""
         array, axis = weight.array, weight.axis
         others = tuple(at for at in range(array.ndim) if at != axis)
-        scale = np.atleast_1d(affine.symmetric_scale(np.abs(array).max(axis=others)))
+        peaks = np.abs(array).max(axis=others)
+        if weight.shared > 1:
+            peaks = np.repeat(peaks.reshape(-1, weight.shared).max(axis=1), weight.shared)
+        scale = np.atleast_1d(affine.symmetric_scale(peaks))
         if dynamic and self._pair_safe:
             safe = pair_safe_scale(array if axis == 0 else array.T, scale)
             self._columns += scale.size

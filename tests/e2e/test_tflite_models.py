@@ -1,58 +1,134 @@
 """Real TFLite models: float in, int8 TFLite and int8 ONNX out, against the public int8 files."""
 
 import importlib.util
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 import edgeq
 from edgeq.api.border import open_as_float
-from edgeq_runtime import reader
+from edgeq.api.models import open_exact
+from edgeq.ir import Graph
+from edgeq.quant.plan import QuantPlan
+from edgeq_converters.read import tflite as reading
+from edgeq_converters.write import onnx as onnx_writer
+from edgeq_converters.write import tflite as writing
+from edgeq_runtime import reader, tflite
+from edgeq_runtime.engines import litert
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
-HALF_A_POINT = 0.005
-PROBES = 200
-LARGER = 1.05  # of the public file, as the issue asks
+# What issue 5 asks of them.
+POINTS = 0.005  # of accuracy that int8 may lose
+PROBES = 200  # inputs whose signal to noise counts
+LARGER = 1.05  # than the public file
+RELATIVE = 1e-4  # of the largest output
+WITHIN_ONE = 0.99  # of the codes, in another engine; all are within 2
+
+CALIBRATION = 80
+SCORED = 1000  # of the labelled rows, drawn once: they lie by class
 
 
 @dataclass(frozen=True)
-class Task:
-    """A float file, the public int8 one of it, and what turns stored samples into inputs."""
+class Net:
+    """A float file, the public int8 one of it (None: there is none), and stored samples of it."""
 
-    folder: str
-    model: str
-    public: str
-    prepare: Callable[[np.ndarray], np.ndarray]
+    home: Path
+    float_name: str
+    int8_name: str | None
+    over: int = 1  # what stored samples are divided by
+
+    @property
+    def float_file(self) -> Path:
+        return self.home / self.float_name
+
+    @property
+    def int8_file(self) -> Path | None:
+        return self.home / self.int8_name if self.int8_name else None
+
+    def rows(self, key: str) -> np.ndarray:
+        with np.load(self.home / "data.npz") as data:
+            return data[key].astype(np.float32) / np.float32(self.over)
+
+    @cached_property
+    def scored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Samples with their labels."""
+        with np.load(self.home / "data.npz") as data:
+            labels = data["y"]
+        order = np.random.default_rng(0).permutation(len(labels))[:SCORED]
+        return self.rows("x")[order], labels[order]
 
 
-def _floats(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, np.float32)
-
-
-def _shares(array: np.ndarray) -> np.ndarray:
-    return _floats(array) / np.float32(255.0)
-
-
-TASKS = {
-    "kws": Task("kws_dscnn", "kws_ref_model_float32.tflite", "kws_ref_model.tflite", _floats),
-    "resnet8": Task(
-        "ic_resnet8", "pretrainedResnet.tflite", "pretrainedResnet_quant.tflite", _floats
+FILES: dict[str, tuple[Any, ...]] = {
+    "kws": ("kws_dscnn", "kws_ref_model_float32.tflite", "kws_ref_model.tflite"),
+    "resnet8": ("ic_resnet8", "pretrainedResnet.tflite", "pretrainedResnet_quant.tflite"),
+    "resnet8_large": (
+        "ic_resnet8",
+        "pretrainedResnet_large_float.tflite",
+        "pretrainedResnet_large_int8.tflite",
     ),
-    "vww": Task("vww_mobilenet", "vww_96_float.tflite", "vww_96_int8.tflite", _shares),
+    "vww": ("vww_mobilenet", "vww_96_float.tflite", "vww_96_int8.tflite", 255),
+    "gesture": ("tab_gesture", "keypoint_classifier.tflite", None),
+    "lstm": ("mnist", "trained_lstm.tflite", "trained_lstm_int8.tflite", 255),
 }
+CONVOLUTIONAL = ("kws", "resnet8", "resnet8_large", "vww")
+FORMS = ("tflite", "onnx")
 
 
-def scores(model: bytes, samples: np.ndarray) -> np.ndarray:
+def each(names: Any) -> Any:
+    """One test for each net, all of a net on one worker: they share its builds."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"e2e-{name}")) for name in names]
+    )
+
+
+@pytest.fixture(scope="module")
+def net(shared: Path) -> Callable[[str], Net]:
+    made: dict[str, Net] = {}
+
+    def load(name: str) -> Net:
+        folder, *rest = FILES[name]
+        return made.setdefault(name, Net(shared / "data" / folder, *rest))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def built(net: Callable[[str], Net], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`built(name, form, precision)`: the artifact that default settings give."""
+    made: dict[tuple[str, str, str], bytes] = {}
+
+    def build(name: str, form: str, precision: str = "int8") -> bytes:
+        key = (name, form, precision)
+        if key not in made:
+            out = tmp_path_factory.mktemp("built") / "m.edgeq"
+            settings = edgeq.BuildSettings(format=form)
+            data = net(name).rows("calib_x")[:CALIBRATION] if precision == "int8" else None
+            file = net(name).float_file
+            edgeq.build(
+                file, target="x86-vnni", precision=precision, data=data, out=out, settings=settings
+            )
+            made[key] = reader.read(out).artifact
+        return made[key]
+
+    return build
+
+
+def scores(model: bytes, samples: np.ndarray, output: str = "") -> np.ndarray:
     """[n, classes] in floats, one sample at a time, whatever the border of the file is."""
     session = open_as_float(model)
-    name, output = session.inputs[0].name, session.outputs[0].name
-    rows = [session.run({name: sample[None]}, names=[output])[output] for sample in samples]
+    name, wanted = session.inputs[0].name, output or session.outputs[0].name
+    rows = [session.run({name: sample[None]}, names=[wanted])[wanted] for sample in samples]
     session.close()
     return np.concatenate(rows).reshape(len(samples), -1)
 
@@ -66,59 +142,161 @@ def sqnr(reference: np.ndarray, found: np.ndarray) -> float:
     return 10 * np.log10(float(np.square(reference, dtype=np.float64).sum()) / max(noise, 1e-30))
 
 
-@pytest.mark.parametrize("form", ["tflite", "onnx"])
-@pytest.mark.parametrize("name", TASKS)
-def test_int8_is_as_good_as_the_public_file(
-    shared: Path, tmp_path: Path, name: str, form: str
+def with_float_weights(data: bytes) -> bytes:
+    """The file with int8 weights of float operators as the floats they stand for.
+
+    LiteRT rounds what it multiplies by int8 weights to int8 as well, which is no float arithmetic.
+    """
+    model = schema.ModelT.InitFromPackedBuf(data)
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type == schema.TensorType.INT8:
+            codes = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.int8)
+            floats = codes.astype(np.float32) * np.float32(tensor.quantization.scale[0])
+            model.buffers[tensor.buffer].data = np.frombuffer(floats.tobytes(), np.uint8)
+            tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@each(FILES)
+def test_float_onnx_is_what_the_reference_kernels_compute(
+    net: Callable[[str], Net], built: Any, name: str
 ) -> None:
-    task = TASKS[name]
-    folder = shared / "data" / task.folder
-    with np.load(folder / "data.npz") as data:
-        calibration, samples, labels = (data[key] for key in ("calib_x", "x", "y"))
-    samples = task.prepare(samples)
-    result = edgeq.build(
-        folder / task.model,
-        target="x86-vnni",
-        precision="int8",
-        data=task.prepare(calibration),
-        out=tmp_path / "m.edgeq",
-        settings=edgeq.BuildSettings(format=form),
-    )
-    ours = reader.read(result.bundle).artifact
-    public = (folder / task.public).read_bytes()
-    wanted, theirs, made = (
-        scores(model, samples) for model in ((folder / task.model).read_bytes(), public, ours)
-    )
-    floor = min(accuracy(wanted, labels), accuracy(theirs, labels)) - HALF_A_POINT
-    assert accuracy(made, labels) >= floor
-    at = np.linspace(0, len(samples) - 1, PROBES).astype(int)
-    assert sqnr(wanted[at], made[at]) >= sqnr(wanted[at], theirs[at])
-    if form == "tflite":
-        assert len(ours) <= LARGER * len(public)
+    samples = net(name).scored[0][:20]
+    source = with_float_weights(net(name).float_file.read_bytes())
+    session = litert.open_session(source, threads=1, resolver="reference")
+    feed, output = session.inputs[0].name, session.outputs[0].name
+    wanted = np.concatenate([session.run({feed: row[None]})[output] for row in samples])
+    session.close()
+    found = scores(built(name, "onnx", "fp32"), samples)
+    assert np.abs(found - wanted).max() <= RELATIVE * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_public_integers_survive(shared: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+@each(FILES)
+def test_int8_is_as_good_as_the_public_file(
+    net: Callable[[str], Net], built: Any, name: str, form: str
+) -> None:
+    samples, labels = net(name).scored
+    # kws in float has int8 weights of its own: what it computes is that of its ONNX form
+    wanted, made = (scores(built(name, *key), samples) for key in (("onnx", "fp32"), (form,)))
+    least = accuracy(wanted, labels)
+    public = net(name).int8_file
+    if public is not None:
+        theirs = scores(public.read_bytes(), samples)
+        least = min(least, accuracy(theirs, labels))
+        ratios = [sqnr(wanted[:PROBES], found[:PROBES]) for found in (made, theirs)]
+        assert ratios[0] >= ratios[1]
+    assert accuracy(made, labels) >= least - POINTS
+
+
+@pytest.mark.parametrize("form", FORMS)
+@each([name for name, files in FILES.items() if files[2] is not None])
+def test_int8_is_as_small_as_the_public_file(
+    net: Callable[[str], Net], built: Any, name: str, form: str
+) -> None:
+    public = net(name).int8_file
+    assert public is not None
+    assert len(built(name, form)) <= LARGER * public.stat().st_size
+
+
+@each(CONVOLUTIONAL)
+def test_a_cnn_stays_one_piece_of_integers(built: Any, name: str) -> None:
+    """No transposes (these nets read NHWC), XNNPACK takes all of it, floats at the border alone."""
+    made = built(name, "tflite")
+    (graph,) = tflite.parse(made).subgraphs
+    counted = Counter(operator.code for operator in graph.operators)
+    assert counted["TRANSPOSE"] == 0
+    assert (counted["QUANTIZE"], counted["DEQUANTIZE"]) == (1, 1)
+    assert {graph.operators[at].code for at in (0, -1)} == {"QUANTIZE", "DEQUANTIZE"}
+    session = litert.open_session(made, threads=1)
+    assert session.partitions == 1
+    session.close()
+
+
+@dataclass(frozen=True)
+class Twins:
+    """One plan as a file of each format, and how far their codes of a tensor are apart."""
+
+    graph: Graph
+    plan: QuantPlan
+    tensors: tuple[str, ...]
+
+    def steps(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """[n, values] in codes for each tensor; inputs are on the grid of their own codes."""
+        lite = open_exact(writing.write(self.graph, self.plan, extra_outputs=self.tensors))
+        twin = open_exact(onnx_writer.write(self.graph, self.plan, extra_outputs=self.tensors))
+        (info,) = self.graph.inputs
+        samples = self._on_grid(info.name, samples)
+        found: dict[str, list[np.ndarray]] = {tensor: [] for tensor in self.tensors}
+        for sample in samples:
+            one, other = (each.run({info.name: sample[None]}) for each in (lite, twin))
+            for tensor, rows in found.items():
+                rows.append(np.abs(one[tensor] - other[tensor]).ravel() / self._scale(tensor))
+        lite.close()
+        twin.close()
+        return {tensor: np.rint(np.stack(rows)) for tensor, rows in found.items()}
+
+    def _scale(self, tensor: str) -> float:
+        encoding = self.plan.encoding(tensor)
+        assert encoding is not None, f"`{tensor}` has no codes"
+        return float(encoding.scale[0])
+
+    def _on_grid(self, tensor: str, samples: np.ndarray) -> np.ndarray:
+        encoding = self.plan.encoding(tensor)
+        if encoding is None:
+            return samples
+        scale, zero_point = np.float32(encoding.scale[0]), encoding.zero_point[0]
+        codes = np.clip(np.rint(samples / scale) + zero_point, -128, 127)
+        return ((codes - zero_point) * scale).astype(np.float32)
+
+
+def last_stages(graph: Graph) -> tuple[str, ...]:
+    """The graph's output, behind it the logits where a Softmax made it."""
+    output = graph.outputs[0].name
+    (node,) = (node for node in graph.nodes() if output in [v.name for v in node.outputs])
+    return (output, str(node.inputs[0].name)) if node.op_type == "Softmax" else (output,)
+
+
+@each([name for name in FILES if name not in ("gesture", "lstm")])
+def test_both_engines_give_the_same_codes(
+    net: Callable[[str], Net], built: Any, tmp_path: Path, name: str
+) -> None:
+    """A code of the logits can be many of a probability (1/256): where the two differ by more than
+    the issue allows there, they are judged at the logits, and so is a Softmax of equal logits."""
+    (tmp_path / "ours.tflite").write_bytes(built(name, "tflite"))
+    result = reading.read(tmp_path / "ours.tflite")
+    assert result.plan is not None
+    output, *logits = last_stages(result.graph)
+    twins = Twins(result.graph, result.plan, (output, *logits))
+    steps = twins.steps(net(name).scored[0][:PROBES])
+    told = {tensor: dict(Counter(rows.ravel().tolist())) for tensor, rows in steps.items()}
+    print(json.dumps({name: told}))
+    for tensor in logits or [output]:
+        assert steps[tensor].max() <= 2, told
+        assert float((steps[tensor] <= 1).mean()) >= WITHIN_ONE, told
+    for tensor in logits:
+        equal = ~steps[tensor].any(axis=1)
+        assert steps[output][equal].max() <= 1, told
+
+
+@each(CONVOLUTIONAL)
+def test_the_public_integers_survive(net: Callable[[str], Net], tmp_path: Path, name: str) -> None:
     """int8 TFLite in, int8 TFLite out: bit for bit; as ONNX the same answers."""
-    task = TASKS[name]
-    folder = shared / "data" / task.folder
-    with np.load(folder / "data.npz") as data:
-        samples = task.prepare(data["x"][:50])
-    public = (folder / task.public).read_bytes()
-    wanted = scores(public, samples)
-    for form in ("tflite", "onnx"):
+    samples = net(name).scored[0][:50]
+    public = net(name).int8_file
+    assert public is not None
+    wanted = scores(public.read_bytes(), samples)
+    for form in FORMS:
         result = edgeq.build(
-            folder / task.public,
+            public,
             target="x86-vnni",
             out=tmp_path / f"{form}.edgeq",
             settings=edgeq.BuildSettings(format=form),
         )
         found = scores(reader.read(result.bundle).artifact, samples)
         steps = np.abs(found - wanted) * 256  # softmax codes are 1/256 apart
-        # Sums of two tensors round otherwise in ONNX Runtime, by one code (notes: tflite 7). A code
-        # of the logits moves a softmax by up to scale / 4, far over a step of its own: so most are
-        # within one (96 % of resnet8, all of the others), and the answers are the same.
-        assert float((steps <= 1).mean()) >= (1.0 if form == "tflite" else 0.95), form
         assert float(steps.max()) == 0 or form == "onnx"
         np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
 

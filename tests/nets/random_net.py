@@ -1,6 +1,6 @@
 """Random small nets as ONNX models: convolutions, products, joins, patterns and oddities.
 
-The same seed is the same net. `random_net` of tests/conftest.py loads this file.
+The same seed is the same net. The fixture `random_nets` of tests/conftest.py loads this file.
 """
 
 from __future__ import annotations
@@ -227,10 +227,338 @@ def product(net: Net, x: str, shape: Shape) -> None:
         net.add(f"Gemm <{flags}> ({x}, {w}, {b})", (made,))
     elif kind == "attention" and len(shape) == 2:
         turned = net.part(f"Transpose <perm = [0, 2, 1]> ({x})")
-        scaled = net.part(f"Mul ({net.part(f'MatMul ({q}, {k})')}, {half})")
-    scores = net.part(f"Softmax ({scaled})")
-    mixed = net.part(f"Transpose <perm = [0, 2, 1, 3]> ({net.part(f'MatMul ({scores}, {v})')})")
-    net.add(f"Reshape ({mixed}, {back})", (rows, 8))
+        scores = net.part(f"Softmax ({net.part(f'MatMul ({x}, {turned})')})")
+        net.add(f"MatMul ({scores}, {x})", shape)
+    elif kind == "vector" and len(shape) == 2:
+        net.add(f"MatMul ({x}, {net.constant(depth, gain=depth**-0.5)})", shape[:-1])
+    elif kind == "left" and len(shape) == 2:
+        w = net.constant(made, shape[0], gain=shape[0] ** -0.5)
+        net.add(f"MatMul ({w}, {x})", (made, depth))
+    else:
+        w = net.constant(depth, made, gain=depth**-0.5)
+        y = f"MatMul ({x}, {w})"
+        if kind == "matmul":
+            net.add(y, (*shape[:-1], made))
+        else:
+            net.add(f"Add ({net.part(y)}, {net.constant(made, gain=0.1)})", (*shape[:-1], made))
+
+
+def normalized(net: Net, x: str, shape: Shape) -> None:
+    depth = shape[-1]
+    g, b = net.held(net.rng.uniform(0.5, 1.5, depth).astype(np.float32)), net.constant(depth)
+    kind = str(net.rng.choice(["op", "pattern", "softmax", "l2"]))
+    if kind == "op":
+        net.add(f"LayerNormalization <axis = -1> ({x}, {g}, {b})", shape)
+    elif kind == "softmax":
+        net.add(f"Softmax <axis = -1> ({x})", shape)
+    elif kind == "pattern":
+        axes, two, eps = (
+            net.held(np.array([-1], np.int64)),
+            net.held(np.float32(2)),
+            net.held(np.float32(1e-5)),
+        )
+        centred = net.part(f"Sub ({x}, {net.part(f'ReduceMean ({x}, {axes})')})")
+        power = net.part(f"ReduceMean ({net.part(f'Pow ({centred}, {two})')}, {axes})")
+        spread = net.part(f"Sqrt ({net.part(f'Add ({power}, {eps})')})")
+        unit = net.part(f"Div ({centred}, {spread})")
+        net.add(f"Add ({net.part(f'Mul ({unit}, {g})')}, {b})", shape)
+    else:
+        net.add(f"Tanh ({x})", shape)
+
+
+def branched(net: Net, x: str, shape: Shape) -> None:
+    """An If whose bodies read a tensor from outside."""
+    limit = net.held(np.float32(net.rng.normal()))
+    test = net.part(f"Greater ({net.part(f'ReduceMax <keepdims = 0> ({x})')}, {limit})")
+    at = len(net.lines)
+    k = net.constant(shape[-1])
+    net.add(
+        f"If ({test}) <then_branch: graph = a{at} () => (u{at}) {{ u{at} = Mul ({x}, {k}) }}, "
+        f"else_branch: graph = e{at} () => (v{at}) {{ v{at} = Sigmoid ({x}) }}>",
+        shape,
+    )
+
+
+def odd_output(net: Net) -> None:
+    """Outputs that are no new float tensor: integers, a condition, a shape, a weight, an input."""
+    x, shape = net.tensors[int(net.rng.integers(len(net.tensors)))]
+    kind = str(net.rng.choice(["argmax", "bool", "weight", "shape", "empty", "copy"]))
+    name = f"o{len(net.lines)}"
+    rank = ", ".join("?" for _ in shape)
+    if kind == "argmax":
+        net.lines.append(f"{name} = ArgMax <axis = -1, keepdims = 1> ({x})")
+        net.outputs.append(f"int64[{net.batch}, {rank}] {name}")
+    elif kind == "bool":
+        net.lines.append(f"{name} = Less ({x}, {net.held(np.float32(0.1))})")
+        net.outputs.append(f"bool[{net.batch}, {rank}] {name}")
+    elif kind == "shape":
+        net.lines.append(f"{name} = Shape ({x})")
+        net.outputs.append(f"int64[{len(shape) + 1}] {name}")
+    elif kind == "empty":
+        at = [net.held(np.array([v], np.int64)) for v in (0, 0, 1)]
+        net.lines.append(f"{name} = Slice ({x}, {', '.join(at)})")
+        net.outputs.append(f"float[{net.batch}, {rank}] {name}")
+    elif kind == "copy":
+        net.lines.append(f"{name} = Identity ({x})")
+        net.outputs.append(f"float[{net.batch}, {rank}] {name}")
+    elif kind == "weight":
+        able = [k for k, v in net.weights.items() if v.dtype == np.float32 and v.ndim > 1]
+        if able:
+            sizes = ", ".join(str(size) for size in net.weights[able[0]].shape)
+            net.outputs.append(f"float[{sizes}] {able[0]}")
+
+
+class Drawn(NamedTuple):
+    """`inputs` have their sizes after the batch."""
+
+    text: str
+    weights: dict[str, np.ndarray]
+    inputs: dict[str, Shape]
+    batch: int
+    is_skewed: bool
+
+    def model(self) -> onnx.ModelProto:
+        model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {self.text}')
+        for name, array in self.weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+        return model
+
+    def samples(self, seed: int, count: int) -> list[dict[str, np.ndarray]]:
+        """Normal inputs."""
+        rng = np.random.default_rng(seed + 10**6)
+        shapes = {name: (self.batch, *shape) for name, shape in self.inputs.items()}
+        return [
+            {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+            for _ in range(count)
+        ]
+
+
+def random_net(seed: int, grow: Grow | None = None) -> Drawn:
+    """The net of `seed`; `grow` adds a step to it, by default one that any ONNX engine can run."""
+    grow = grow or grow_any
+    rng = np.random.default_rng(seed)
+    batch = str(rng.choice(["1", "N", "2"]))
+    net = Net(rng, batch, skew=float(rng.choice([0.0, 0.0, 1.0, 2.0])))
+    inputs: dict[str, Shape] = {}
+    if rng.random() < 0.7:
+        inputs["x"] = IMAGE
+    if not inputs or rng.random() < 0.3:
+        inputs["z"] = TOKENS if rng.random() < 0.6 else (16,)
+    net.tensors += inputs.items()
+    for _ in range(int(rng.integers(4, 18))):
+        grow(net)
+    ends = {net.tensors[-1], net.tensors[int(rng.integers(len(net.tensors)))]}
+    sizes = sorted((name, shape) for name, shape in ends)
+    for name, shape in sizes:
+        text = ", ".join(str(size) for size in (batch, *shape))
+        net.outputs.append(f"float[{text}] {name}")
+    if rng.random() < 0.3:
+        odd_output(net)
+    given = [f"float[{', '.join(map(str, (batch, *s)))}] {name}" for name, s in inputs.items()]
+    outputs = list(dict.fromkeys(net.outputs))
+    text = f"g ({', '.join(given)}) => ({', '.join(outputs)}) {{\n" + "\n".join(net.lines) + "\n}"
+    return Drawn(text, net.weights, inputs, 1 if batch == "1" else 2, net.skew > 0.0)
+
+
+def grow_any(net: Net) -> None:
+    rng = net.rng
+    x, shape = (
+        net.tensors[-1] if rng.random() < 0.6 else net.tensors[rng.integers(len(net.tensors))]
+    )
+    images = any(len(sizes) == 3 for _, sizes in net.tensors)
+    draw = rng.random()
+    if images and draw < 0.3:
+        conv(net)
+    elif images and draw < 0.38:
+        spatial(net)
+    elif draw < 0.55 and shape[-1] > 1:
+        product(net, x, shape)
+    elif draw < 0.7:
+        elementwise(net, x, shape)
+    elif draw < 0.82:
+        joined(net, x, shape)
+    elif draw < 0.9:
+        moved(net, x, shape)
+    elif draw < 0.96 or not net.bodies:
+        normalized(net, x, shape)
+    else:
+        branched(net, x, shape)
+
+
+def grow_edge(net: Net) -> None:
+    """A step that nets for the edge take, in any format: more that has or moves axes, no bodies."""
+    rng = net.rng
+    net.bodies = False
+    if rng.random() < 0.6:
+        grow_any(net)
+        return
+    images = [row for row in net.tensors if len(row[1]) == 3 and max(row[1][1:]) <= 16]
+    able = [row for row in net.tensors if len(row[1]) > 1]
+    if images and rng.random() < 0.7:
+        _ON_IMAGES[int(rng.integers(len(_ON_IMAGES)))](net, *images[-1])
+    elif able:
+        _ON_ANY[int(rng.integers(len(_ON_ANY)))](net, *able[-1])
+    else:
+        elementwise(net, *net.tensors[-1])
+
+
+def transposed_conv(net: Net, x: str, shape: Shape) -> None:
+    channels, height, width = shape
+    made, kernel = int(net.rng.choice([4, 8])), int(net.rng.choice([2, 3]))
+    w = net.constant(channels, made, kernel, kernel, gain=channels**-0.5)
+    net.add(
+        f"ConvTranspose <strides = [2, 2]> ({x}, {w}, {net.constant(made, gain=0.1)})",
+        (made, 2 * (height - 1) + kernel, 2 * (width - 1) + kernel),
+    )
+
+
+def strange_conv(net: Net, x: str, shape: Shape) -> None:
+    """Dilated, padded unevenly, grouped, or of a kernel that is no square."""
+    channels, height, width = shape
+    tall, wide = int(net.rng.choice([1, 3])), int(net.rng.choice([1, 3]))
+    step, group = int(net.rng.choice([1, 2])), int(net.rng.choice([1, channels]))
+    tall_pad, wide_pad = step * (tall - 1), step * (wide - 1)
+    pads = [tall_pad, wide_pad // 2, 0, wide_pad - wide_pad // 2]
+    made = group * int(net.rng.choice([1, 2])) if group > 1 else 8
+    w = net.constant(made, channels // group, tall, wide, gain=(channels // group * 3) ** -0.5)
+    net.add(
+        f"Conv <group = {group}, dilations = [{step}, {step}], pads = {pads}> ({x}, {w})",
+        (made, height, width),
+    )
+
+
+def pooled(net: Net, x: str, shape: Shape) -> None:
+    channels, height, width = shape
+    if min(height, width) < 2:
+        elementwise(net, x, shape)
+        return
+    kind = str(net.rng.choice(["MaxPool", "AveragePool", "AveragePool <count_include_pad = 1>"]))
+    op, _, more = kind.partition(" <")
+    more = f", {more[:-1]}" if more else ""
+    pad = int(net.rng.integers(2))
+    sizes = [(size + pad - 2) // 2 + 1 for size in (height, width)]
+    net.add(
+        f"{op} <kernel_shape = [2, 2], strides = [2, 2], pads = [{pad}, {pad}, 0, 0]{more}> ({x})",
+        (channels, *sizes),
+    )
+
+
+def resized(net: Net, x: str, shape: Shape) -> None:
+    channels, height, width = shape
+    how = str(net.rng.choice(["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]))
+    mode = str(net.rng.choice(["linear", "nearest"])) if how == "half_pixel" else "linear"
+    sizes = (2 * height, 2 * width) if net.rng.random() < 0.6 else (height + height // 2, width)
+    k = net.held(np.array([1.0, 1.0, sizes[0] / height, sizes[1] / width], np.float32))
+    more = ', nearest_mode = "round_prefer_floor"' if mode == "nearest" else ""
+    net.add(
+        f'Resize <mode = "{mode}", coordinate_transformation_mode = "{how}"{more}> ({x}, , {k})',
+        (channels, *sizes),
+    )
+
+
+def shuffled(net: Net, x: str, shape: Shape) -> None:
+    """Channels into space, space into channels, or the channels dealt out anew (ShuffleNet)."""
+    channels, height, width = shape
+    if net.rng.random() < 0.4 and channels % 4 == 0:
+        mode = str(net.rng.choice(["DCR", "CRD"]))
+        net.add(
+            f'DepthToSpace <blocksize = 2, mode = "{mode}"> ({x})',
+            (channels // 4, 2 * height, 2 * width),
+        )
+    elif net.rng.random() < 0.5 and height % 2 == 0 and width % 2 == 0:
+        net.add(f"SpaceToDepth <blocksize = 2> ({x})", (4 * channels, height // 2, width // 2))
+    elif channels % 2 == 0:
+        apart = net.held(np.array([0, 2, channels // 2, height, width], np.int64))
+        back = net.held(np.array([0, channels, height, width], np.int64))
+        dealt = net.part(
+            f"Transpose <perm = [0, 2, 1, 3, 4]> ({net.part(f'Reshape ({x}, {apart})')})"
+        )
+        net.add(f"Reshape ({dealt}, {back})", shape)
+
+
+def channels_last(net: Net, x: str, shape: Shape) -> None:
+    """What ConvNeXt does: a norm and products with the channels last, and a way back."""
+    channels, height, width = shape
+    last = net.part(f"Transpose <perm = [0, 2, 3, 1]> ({x})")
+    g, b = net.held(net.rng.uniform(0.5, 1.5, channels).astype(np.float32)), net.constant(channels)
+    if net.rng.random() < 0.5 and channels > 1:
+        last = net.part(f"LayerNormalization <axis = -1> ({last}, {g}, {b})")
+    made = net.part(f"MatMul ({last}, {net.constant(channels, 8, gain=channels**-0.5)})")
+    if net.rng.random() < 0.8:
+        net.add(f"Transpose <perm = [0, 3, 1, 2]> ({made})", (8, height, width))
+    else:
+        net.add(f"Relu ({made})", (height, width, 8))
+
+
+def as_tokens(net: Net, x: str, shape: Shape) -> None:
+    """An image's places as the rows of a matrix (ViT), or all of it as one line."""
+    channels, height, width = shape
+    size = channels * height * width
+    if net.rng.random() < 0.6:
+        k = net.held(np.array([0, channels, height * width], np.int64))
+        rows = net.part(f"Reshape ({x}, {k})")
+        net.add(f"Transpose <perm = [0, 2, 1]> ({rows})", (height * width, channels))
+    else:
+        w = net.constant(size, 8, gain=size**-0.5)
+        net.add(f"MatMul ({net.part(f'Flatten ({x})')}, {w})", (8,))
+
+
+def sloped(net: Net, x: str, shape: Shape) -> None:
+    slope = net.held(net.rng.uniform(-0.2, 0.5, (shape[0], 1, 1)).astype(np.float32))
+    net.add(f"PRelu ({x}, {slope})", shape)
+
+
+def normed_image(net: Net, x: str, shape: Shape) -> None:
+    g, b = (net.held(net.rng.uniform(0.5, 1.5, shape[0]).astype(np.float32)) for _ in "gb")
+    if shape[1] * shape[2] > 1:
+        net.add(f"InstanceNormalization ({x}, {g}, {b})", shape)
+
+
+def turned(net: Net, x: str, shape: Shape) -> None:
+    order = [int(at) for at in net.rng.permutation(len(shape))]
+    perm = [0, *(at + 1 for at in order)]
+    net.add(f"Transpose <perm = {perm}> ({x})", tuple(shape[at] for at in order))
+
+
+def padded(net: Net, x: str, shape: Shape) -> None:
+    before = [int(net.rng.integers(2)) for _ in shape]
+    k = net.held(np.array([0, *before, 0, *([1] * len(shape))], np.int64))
+    mode = str(net.rng.choice(["constant", "constant", "edge"]))
+    sizes = tuple(size + at + 1 for size, at in zip(shape, before, strict=True))
+    net.add(f'Pad <mode = "{mode}"> ({x}, {k})', sizes)
+
+
+def reduced(net: Net, x: str, shape: Shape) -> None:
+    op = str(net.rng.choice(["ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin"]))
+    axis, keep = int(net.rng.integers(len(shape))), int(net.rng.integers(2))
+    axes = net.held(np.array([axis + 1], np.int64))
+    sizes = [1 if at == axis else size for at, size in enumerate(shape)]
+    if not keep:
+        sizes.pop(axis)
+    net.add(f"{op} <keepdims = {keep}> ({x}, {axes})", tuple(sizes))
+
+
+def heads(net: Net, x: str, shape: Shape) -> None:
+    """Attention of two heads over the last two axes."""
+    rows, depth = (int(np.prod(shape[:-1])), shape[-1])
+    w = [net.constant(depth, 8, gain=depth**-0.5) for _ in "qkv"]
+    flat, four, back = (
+        net.held(np.array(sizes, np.int64))
+        for sizes in ([0, rows, depth], [0, rows, 2, 4], [0, rows, 8])
+    )
+    base = net.part(f"Reshape ({x}, {flat})")
+    turns = ("[0, 2, 1, 3]", "[0, 2, 3, 1]", "[0, 2, 1, 3]")
+    q, k, v = (_head(net, base, one, four, turn) for one, turn in zip(w, turns, strict=True))
+    half = net.held(np.float32(0.5))
+    scaled = net.part(f"Mul ({net.part(f'MatMul ({q}, {k})')}, {half})")
+    mixed = net.part(f"MatMul ({net.part(f'Softmax ({scaled})')}, {v})")
+    joined = net.part(f"Transpose <perm = [0, 2, 1, 3]> ({mixed})")
+    net.add(f"Reshape ({joined}, {back})", (rows, 8))
+
+
+def _head(net: Net, x: str, weight: str, sizes: str, turn: str) -> str:
+    apart = net.part(f"Reshape ({net.part(f'MatMul ({x}, {weight})')}, {sizes})")
+    return net.part(f"Transpose <perm = {turn}> ({apart})")
 
 
 _ON_IMAGES: tuple[Callable[[Net, str, Shape], None], ...] = (

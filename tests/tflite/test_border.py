@@ -9,6 +9,8 @@ from edgeq.errors import EdgeqError
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan
 from edgeq_converters.write import tflite
 from edgeq_converters.write.tfl.file import schema
+from edgeq_runtime.engines.tflite_session import notes
+from edgeq_runtime.tflite import parse
 
 CONV = """
 g (float[{batch},3,8,8] x) => (float[{batch},4,8,8] y) {{
@@ -153,3 +155,19 @@ def test_extra_outputs_come_as_floats_in_their_own_order(graph_of) -> None:
     with pytest.raises(EdgeqError) as caught:
         tflite.write(graph, None, extra_outputs=("nothing",))
     assert caught.value.slug == "no-such-tensor"
+
+
+def test_an_output_that_was_there_before_from_another_side_has_its_own_name(graph_of) -> None:
+    """Detectors end so: what is entered as channels last is what the inner tensor is called."""
+    text = """
+        g (float[1,3,8,8] x) => (float[1,64,4] y) {
+      c = Conv <pads = [1,1,1,1]> (x, w)
+      s = Constant <value_ints = [1, 4, 64]> ()
+      r = Reshape (c, s)
+      y = Transpose <perm = [0, 2, 1]> (r)
+    }
+    """
+    data = tflite.write(graph_of(text, weights()), None)
+    assert [row["name"] for row in opened(data).get_output_details()] == ["y"]
+    assert "y" not in notes(parse(data))["channels_last"]
+    assert "r" not in notes(parse(data))["channels_last"]

@@ -18,12 +18,12 @@ from edgeq.ir import Graph, dtype_of
 from edgeq.quant.plan import QuantPlan
 from edgeq_converters.read.findings import listed
 from edgeq_converters.write.clamps import mismatch
-from edgeq_converters.write.tfl import batch, border, families
+from edgeq_converters.write.tfl import batch, border, families, versions
 from edgeq_converters.write.tfl.emitter import LAST, Emitter
 from edgeq_converters.write.tfl.file import DTYPES, File
 
 MIN_RUNTIME = "2.14.0"
-"""Smallest TensorFlow Lite whose kernels read the versions that are stamped."""
+"""The oldest TensorFlow Lite that these files were run with."""
 
 REDUCED = "reduced_precision_support"
 FP16 = b"fp16accfp16"
@@ -78,12 +78,34 @@ def write(
     last = sorted({*turned, *(file.name(at) for at in e.made_in(LAST))})
     if last:
         said["channels_last"] = last
-    file.metadata("min_runtime_version", MIN_RUNTIME.encode().ljust(16, b"\0"))
+    said.update(_border_said(file, said.get("inputs", {}), last))
+    if versions.is_old(file):  # else it would be a promise that nobody has tried
+        file.metadata("min_runtime_version", MIN_RUNTIME.encode().ljust(16, b"\0"))
     if fp16_compute:
         file.metadata(REDUCED, FP16)
     text = json.dumps({"format": 1, **said}, sort_keys=True, separators=(",", ":"))
     file.metadata(ENTRY, text.encode())
     return file.data()
+
+
+def _border_said(
+    file: File, inputs: Mapping[str, Mapping[str, Any]], last: Sequence[str]
+) -> dict[str, Any]:
+    """Scale and zero point of inputs and outputs that are codes; preprocessing for their axes."""
+    ends = {**file.inputs, **file.outputs}
+    grids = {name: found for name, at in ends.items() if (found := file.parameters(at))}
+    said: dict[str, Any] = {}
+    if grids:
+        said["quantization"] = {
+            name: {"scale": float(found["scale"][0]), "zero_point": int(found["zero_point"][0])}
+            for name, found in grids.items()
+        }
+    if inputs:
+        said["inputs"] = {
+            name: {**table, "layout": "nhwc"} if name in last else dict(table)
+            for name, table in inputs.items()
+        }
+    return said
 
 
 def _check_plan(graph: Graph, plan: QuantPlan | None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, NoReturn, TypeVar
 
 from edgeq_runtime import archive, canonical, limits
@@ -34,6 +34,7 @@ KERNELS = ("safe", "needed")
 saturates computes other integers."""
 CODES = ("int8", "uint8")
 STORED = (*CODES, *INTEGERS, *FLOATS, "bool")
+_GRIDS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = {"float16": 65504.0, "float32": (2 - 2.0**-23) * 2.0**127, "bool": 1.0}
 _Row = TypeVar("_Row")
@@ -278,6 +279,12 @@ def _tensors(top: _Object, key: str) -> tuple[TensorInfo, ...]:
 
 def _tensor(row: _Object) -> TensorInfo:
     info = TensorInfo(row.text("name"), row.text("dtype"), row.dimensions("shape"))
+    if "scale" in row.names():
+        if info.dtype not in _GRIDS:
+            row.wrong("scale", row.any("scale"), f"none for {info.dtype}")
+        low, high = _GRIDS[info.dtype]
+        point = row.integer("zero_point", low, high)
+        info = replace(info, scale=row.positive("scale"), zero_point=point)
     row.done()
     return info
 

@@ -65,7 +65,8 @@ class Runner:
         return result
 
     def run_image(self, image: Any) -> dict[str, Any]:
-        """Preprocess an image as the manifest says, and run it as a batch of one.
+        """Preprocess an image as the manifest says, and run it as a batch of one; an int8 input is
+        given its codes.
 
         `image` is a uint8 array [H, W, C] (RGB, or grey with C of 1), or the path of an image file
         (needs the extra [images]; FORMAT.md 7 says how it is decoded). Only for a model with one
@@ -83,7 +84,7 @@ class Runner:
             raise EdgeqError(
                 "bad-input", f"image: got {type(image).__name__}, wanted a path or a uint8 array"
             )
-        return self.run({name: spec.apply(image)[None]})
+        return self.run({name: self.inputs[0].codes(spec.apply(image)[None])})
 
     def self_test(self) -> Verification:
         """Run the golden vectors with exact kernels on this host and compare the outputs.

@@ -46,7 +46,7 @@ def dequantize(ctx: Reading, op: Operator) -> None:
         raise Unsupported(f"reads an activation of {ctx.tensors[source].dtype}")
     ctx.any_form(source)
     forms = dict(ctx.known(source))
-    if any(value.is_graph_input() or value in ctx.inputs for value in forms.values()):
+    if any(ctx.is_unrounded(value) for value in forms.values()):
         value, perm = ctx.any_form(source)
         forms = {perm: ctx.like(source, ctx.emit("Identity", value))}
     ctx.restored.add(result)

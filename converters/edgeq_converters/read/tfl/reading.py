@@ -446,6 +446,11 @@ class Reading:
             return node.inputs[0] in self.encodings
         return all(operand in self.encodings for operand in candidates.operands(node))
 
+    def is_unrounded(self, value: onnx_ir.Value) -> bool:
+        """Whether `value`, which has codes, holds floats: an input, or what a float node makes."""
+        node = value.producer()
+        return node is None or self.precisions.get(node) != "int8"
+
     def on_scale_of(self, index: int, value: onnx_ir.Value) -> onnx_ir.Value:
         """`value`, rounded to the scale of the tensor `index`, whose elements it holds."""
         encoding = self.encoding(index)
@@ -460,7 +465,7 @@ class Reading:
         held = node.inputs[1] if node is not None and node.op_type != "Gather" else None
         held = node.inputs[0] if node is not None and node.op_type == "Gather" else held
         encoding = None if held is None else self.encodings.get(held)
-        if node is None or held is None or encoding is None:
+        if node is None or held is None or encoding is None or constant(held) is None:
             return
         if source >= 0 and self.encoding(source) is not None and weight not in self.weight_only:
             return

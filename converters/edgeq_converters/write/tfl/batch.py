@@ -40,6 +40,21 @@ def fixed(graph: Graph) -> Fixed:
                 f"--shape {info.name}={sizes}",
             )
     outputs = tuple(info.name for info in graph.outputs if info.shape and _is_free(info.shape[0]))
+    mixed = _of_all_samples(graph, batched) - set(outputs)
+    if mixed:
+        name = sorted(mixed)[0]
+        shapes = (
+            "x".join("1" if _is_free(size) else str(size) for size in info.shape)
+            for info in graph.inputs
+            if info.name in batched
+        )
+        raise EdgeqError(
+            "needs-shape",
+            f"TFLite files are run sample by sample, and output `{name}` is of a whole batch",
+            " ".join(
+                f"--shape {given}={sizes}" for given, sizes in zip(batched, shapes, strict=True)
+            ),
+        )
     if not batched and all(_is_static(value) for value in graph.values()):
         return Fixed(graph)
     graph = graph.clone()
@@ -54,6 +69,16 @@ def fixed(graph: Graph) -> Fixed:
         if not log.changed:
             break
     return Fixed(graph, batched, outputs if batched else ())
+
+
+def _of_all_samples(graph: Graph, batched: tuple[str, ...]) -> set[str]:
+    """The outputs of known shape that follow from the inputs `batched`."""
+    home = graph.model.graph
+    reached = {value for value in home.inputs if value.name in batched}
+    for node in graph.nodes():
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+    return {str(v.name) for v in home.outputs if v in reached and v.shape is not None}
 
 
 def _is_free(size: object) -> bool:

@@ -9,13 +9,22 @@ _SAME_AXES = ("QUANTIZE", "DEQUANTIZE")
 
 
 def name_outputs(file: File) -> None:
-    """Give each output's tensor the output's own name, which its codes may have got first."""
+    """Give each output's tensor the output's own name, which its codes may have got first, or
+    which it has not got because it was there before, seen from another side."""
     names = {file.name(at): at for at in range(len(file.graph.tensors))}
     for name, at in file.outputs.items():
         other = names.get(name)
-        if other is not None and other != at and other not in file.inputs.values():
+        if at in file.inputs.values() or other == at:
+            continue
+        if other is None:
+            del names[file.name(at)]
+            file.rename(at, name)
+        elif other not in file.inputs.values():
             file.swap_names(at, other)
-            names[file.name(other)], names[name] = other, at
+            names[file.name(other)] = other
+        else:
+            continue
+        names[name] = at
 
 
 def drop_transposes(file: File) -> tuple[str, ...]:
@@ -46,7 +55,8 @@ def _turn_input(file: File, name: str) -> bool:
     if len(readers) == 1 and readers[0].code in _SAME_AXES and at not in file.outputs.values():
         chain.append(readers[0].outputs[0])
         readers = file.readers(chain[-1])
-    if any(end in file.outputs.values() for end in chain) or not readers:
+    ends = [*chain, *(op.outputs[0] for op in readers)]
+    if any(end in file.outputs.values() for end in ends) or not readers:
         return False
     if not all(_is_transpose(file, op, to_last(4)) for op in readers):
         return False

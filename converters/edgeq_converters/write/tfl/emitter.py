@@ -9,7 +9,7 @@ give it codes or floats as the plan says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ AS_IS, LAST, FLAT = "as it is", "channels last", "flattened from channels last"
 a tensor with the channels last (see `Emitter.make_flat`)."""
 
 FLOAT = OpDecision("", "", "float32")
+
+LABEL_LENGTH = 20
+"""What the name of a tensor that no ONNX tensor is keeps of the one that it is for."""
 
 ACTIVATIONS = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 """Clamps that operators do themselves."""
@@ -96,13 +99,21 @@ class Emitter:
 
     def _stand_in(self, node: onnx_ir.Node) -> None:
         """Tensors in place of what could not be written, so that the rest can be looked at."""
-        for value in node.outputs:
+        for value in self._made_with(node):
             if value.name and value not in self._home:
                 shape = static_shape(value) or ()
                 at = self.file.tensor(value.name, shape, "float32")
                 self._home[value] = False, AS_IS, len(shape)
                 self._at[value, False, AS_IS, len(shape)] = at
                 self._stood_in.add(value)
+
+    def _made_with(self, node: onnx_ir.Node) -> Iterator[onnx_ir.Value]:
+        """What `node` makes, and what the nodes behind it do whose work is done with its own."""
+        for value in node.outputs:
+            yield value
+            reader = candidates.only_use(value)
+            if reader is not None and reader in self._done:
+                yield from self._made_with(reader)
 
     def decision(self, node: onnx_ir.Node) -> OpDecision:
         """How the plan runs a node."""
@@ -369,8 +380,22 @@ class Emitter:
 
         `axis`: where the channels of a scale per channel lie in what `arrange` returns. Codes where
         the node computes with them, in dynamic int8 too; else floats, through a DEQUANTIZE where
-        they are stored narrower. Raises `Unwritable` for what is no constant.
+        they are stored narrower. Raises `Unwritable` for what is no constant, and for int8 weights
+        with a zero point: kernels take it for 0.
         """
+        encoding = None if value is None else self.encoding(value)
+        if self.int8 and encoding is not None and any(encoding.zero_point):
+            raise Unwritable("its weights have a zero point, and int8 TFLite knows none but 0")
+        return self._parameter(value, arrange, axis)
+
+    def _parameter(
+        self,
+        value: onnx_ir.Value | None,
+        arrange: Callable[[Array], Array],
+        axis: int | None,
+    ) -> int:
+        """A constant as `parameter` has it, or one in an activation's place, whose zero point may
+        be any."""
         array = constant(value)
         if value is None or array is None:
             raise Unwritable("its weights are computed while the model runs")
@@ -425,19 +450,26 @@ class Emitter:
 
     def activation(self, value: onnx_ir.Value) -> tuple[str, onnx_ir.Value]:
         """What an operator that makes `value` can do of the clamp after it: the name of its fused
-        activation, and the value that it makes then."""
-        value = self.past_dropped(value)
+        activation, and the value that it makes then.
+
+        A clamp that codes do by where they end is named too: it changes none of them, and whoever
+        makes floats of the file finds it.
+        """
+        first, name = candidates.only_use(value), "NONE"
+        value, made = self.past_dropped(value), value
+        if self.int8 and value is not made and first is not None:
+            name = ACTIVATIONS.get(clamp_bounds(first) or (0.0, 0.0), "NONE")
         reader = candidates.only_use(value)
         if reader is None or reader.domain or reader.op_type not in rules.CLAMPS:
-            return "NONE", value
+            return name, value
         folded = self.decision(reader).fused_into is not None
         if self.int8 != folded or (not folded and self.decision(reader).precision == "int8"):
-            return "NONE", value
-        name = ACTIVATIONS.get(clamp_bounds(reader) or (0.0, 0.0))
-        if name is None or dtype_of(value) != "float32":
-            return "NONE", value
+            return name, value
+        fused = ACTIVATIONS.get(clamp_bounds(reader) or (0.0, 0.0))
+        if fused is None or dtype_of(value) != "float32":
+            return name, value
         self._done.add(reader)
-        return name, self.past_dropped(reader.outputs[0])
+        return fused, self.past_dropped(reader.outputs[0])
 
     def past_dropped(self, value: onnx_ir.Value) -> onnx_ir.Value:
         """`value` after the clamps that its codes do by where they end."""
@@ -492,7 +524,8 @@ class Emitter:
 
     def _made(self) -> str:
         """What the node at hand makes first; a file of constants alone has no node."""
-        return "constant" if self.node is None else str(self.node.outputs[0].name)
+        name = "constant" if self.node is None else str(self.node.outputs[0].name)
+        return name[:LABEL_LENGTH]
 
     def _register(self, value: onnx_ir.Value, codes: bool, layout: str, at: int) -> None:
         rank = len(self.shape(value)) if layout != FLAT else 2
@@ -574,12 +607,13 @@ class Emitter:
         if encoding is not None and encoding.axis is not None:
             axis = self.axis(encoding.axis + rank - array.ndim, rank, layout)
         if codes or (encoding is not None and dtype_of(value) == "float32" and not self.int8):
-            return self.parameter(value, arrange, axis)
+            return self._parameter(value, arrange, axis)
         return self.numbers(arrange(array), str(array.dtype), str(value.name))
 
     def _restored(self, at: int) -> int:
         """The floats behind a constant that is stored narrower."""
-        made = self.file.tensor(f"{self.file.name(at)}_float", self.file.shape(at), "float32")
+        name = f"{self.file.name(at)[:LABEL_LENGTH]}_float"
+        made = self.file.tensor(name, self.file.shape(at), "float32")
         self.op("DEQUANTIZE", [at], [made])
         return made
 

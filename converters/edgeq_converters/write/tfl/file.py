@@ -187,6 +187,11 @@ class File:
         tensors = self.graph.tensors
         tensors[one].name, tensors[other].name = tensors[other].name, tensors[one].name
 
+    def rename(self, at: int, name: str) -> None:
+        """Give a tensor a name that no other has."""
+        self._names.add(name)
+        self.graph.tensors[at].name = name
+
     def shape(self, at: int) -> tuple[int, ...]:
         """The sizes of a tensor."""
         return tuple(int(size) for size in self.graph.tensors[at].shape)
@@ -322,17 +327,26 @@ class File:
 
     def data(self) -> bytes:
         """The bytes of the file: what `inputs` and `outputs` (name -> tensor) say, in order."""
-        import flatbuffers
+        from edgeq_converters.write.tfl.packing import Packer
 
+        self._join_reshapes()
         self._drop_dead()
         self._drop_unused()
         self.graph.inputs = _indices(list(self.inputs.values()))
         self.graph.outputs = _indices(list(self.outputs.values()))
         self.graph.operators = [self._operator(op) for op in self.ops]
         self.model.signatureDefs = [self._signature()]
-        builder = flatbuffers.Builder(self.size_bytes + (1 << 16))
+        builder = Packer(self.size_bytes + (1 << 16))
         builder.Finish(self.model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
+
+    def _join_reshapes(self) -> None:
+        """Let a RESHAPE of a RESHAPE read what the first one read; `_drop_dead` does the rest."""
+        sources: dict[int, int] = {}
+        for op in self.ops:
+            if op.code == "RESHAPE":
+                op.inputs[0] = sources.get(op.inputs[0], op.inputs[0])
+                sources[op.outputs[0]] = op.inputs[0]
 
     def _drop_dead(self) -> None:
         """Leave out operators whose results nobody reads: an operator behind them took what they
@@ -354,6 +368,7 @@ class File:
         kept = [at for at in range(len(tensors)) if at in used]
         moved = {old: new for new, old in enumerate(kept)} | {-1: -1}
         self.graph.tensors = [tensors[at] for at in kept]
+        self._drop_buffers()
         for tensor in self.graph.tensors:
             if _scales_of(tensor) >= 0:
                 tensor.quantization.details.scales = moved[_scales_of(tensor)]
@@ -362,6 +377,15 @@ class File:
             op.outputs = [moved[at] for at in op.outputs]
         self.inputs = {name: moved[at] for name, at in self.inputs.items()}
         self.outputs = {name: moved[at] for name, at in self.outputs.items()}
+
+    def _drop_buffers(self) -> None:
+        """Leave out the contents of tensors that are no more."""
+        owners = [*self.graph.tensors, *self.model.metadata]
+        kept = sorted({0, *(int(owner.buffer) for owner in owners)})
+        moved = {old: new for new, old in enumerate(kept)}
+        self.model.buffers = [self.model.buffers[at] for at in kept]
+        for owner in owners:
+            owner.buffer = moved[int(owner.buffer)]
 
 
 def _scales_of(tensor: Any) -> int:

@@ -59,8 +59,10 @@ def constant(
     said = parameters(encoding, axis)
     if encoding.axis is not None and len(encoding.scale) != arranged.shape[axis]:
         picked = _channels(array, encoding.axis, arrange, axis)
-        said["scale"] = tuple(encoding.scale[channel] for channel in picked)
-        said["zero_point"] = tuple(encoding.zero_point[channel] for channel in picked)
+        pairs = [(encoding.scale[channel], encoding.zero_point[channel]) for channel in picked]
+        if len(set(pairs)) == 1:  # a gate
+            pairs = pairs[:1]
+        said["scale"], said["zero_point"] = zip(*pairs, strict=True)
     return file.constant(name, arranged, dtype, **said)
 
 

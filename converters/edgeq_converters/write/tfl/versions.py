@@ -55,6 +55,16 @@ _WIDE = {"TRANSPOSE": 4, "SLICE": 5, "STRIDED_SLICE": 4, "MAXIMUM": 4, "MINIMUM"
 """Versions that broadcast or move more than four dimensions."""
 
 
+NEWER = {"FULLY_CONNECTED": 12, "EMBEDDING_LOOKUP": 4}
+"""Operators of which tflite-runtime 2.14 has versions below these alone: per-channel weights in
+dynamic int8, int4, and int8 tables. Which release was the first to have them is not known here."""
+
+
+def is_old(file: File) -> bool:
+    """Whether TensorFlow Lite 2.14 has every operator of the file in its version."""
+    return all(version(file, op) < NEWER.get(op.code, 1000) for op in file.ops)
+
+
 def version(file: File, op: Op) -> int:
     """The version for an operator's tensors and options."""
     code, inputs, outputs, options = op.code, op.inputs, op.outputs, op.options
@@ -115,8 +125,6 @@ def _fully_connected(
         return 12 if per_channel else 9 if options.get("asymmetric_quantize_inputs") else 3
     if len(inputs) == 2 or inputs[2] < 0:
         return 6
-    if data == "int8" and per_channel:
-        return 12
     if options.get("keep_num_dims"):
         return 5
     return 4 if data == "int8" else 1

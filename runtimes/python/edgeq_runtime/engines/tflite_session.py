@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ RESOLVERS: Mapping[str, str] = {
     "reference": "BUILTIN_REF",
 }
 """Which kernels: XNNPACK's where it has them; TFLite's own; the slow ones that define them."""
+_CODES = ("int8", "uint8", "int16")
 _ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, SystemError)
 _MAX_NOTES = 2**20
 
@@ -269,7 +269,16 @@ def _info(name: str, tensor: tflite.Tensor, free: bool) -> TensorInfo:
         if tensor.shape[:1] != (1,):
             raise damaged(f"`free_batch` names `{name[:100]}`, whose first size is not 1")
         shape[0] = BATCH
-    return replace(TensorInfo(name, dtype, ()), shape=tuple(shape))
+    scale, zero_point = _grid(tensor)
+    return TensorInfo(name, dtype, tuple(shape), scale, zero_point)
+
+
+def _grid(tensor: tflite.Tensor) -> tuple[float | None, int]:
+    """Scale and zero point of a tensor of codes; None and 0 of any other."""
+    found = tensor.quantization
+    if tensor.dtype not in _CODES or found is None or len(found.scale) != 1:
+        return None, 0
+    return float(found.scale[0]), int(found.zero_point[0])
 
 
 def _plain(value: Any) -> Any:

@@ -34,14 +34,7 @@ def conv(e: Emitter, node: onnx_ir.Node) -> None:
     pad = padding(axes)
     if not pad:
         source, pad = pad_zeros(e, source, axes), "VALID"
-    height, width = axes
-    options: dict[str, Any] = {
-        "padding": pad,
-        "stride_h": height.stride,
-        "stride_w": width.stride,
-        "dilation_h_factor": height.dilation,
-        "dilation_w_factor": width.dilation,
-    }
+    options = {"padding": pad, **_options_2d(axes)}
     code = "CONV_2D"
     if group == shape[1] * group == e.shape(data)[1] and group > 1:
         code = "DEPTHWISE_CONV_2D"
@@ -49,11 +42,28 @@ def conv(e: Emitter, node: onnx_ir.Node) -> None:
         filters = _weights(e, weights, (1, 2, 3, 0), 3)
     else:
         filters = _weights(e, weights, (0, 2, 3, 1), 0)
-    bias = bias_or_zeros(e, data, weights, input_at(node, 2), shape[0])
-    name, value = e.activation(node.outputs[0])
+    inputs = [source, filters, bias_or_zeros(e, data, weights, input_at(node, 2), shape[0])]
+    _into_result(e, node, code, inputs, options)
+
+
+def _options_2d(axes: Sequence[Window]) -> dict[str, Any]:
+    height, width = axes
+    return {
+        "stride_h": height.stride,
+        "stride_w": width.stride,
+        "dilation_h_factor": height.dilation,
+        "dilation_w_factor": width.dilation,
+    }
+
+
+def _into_result(
+    e: Emitter, node: onnx_ir.Node, code: str, inputs: Sequence[int], options: dict[str, Any]
+) -> None:
+    """`code`, an operator on images, makes the result of `node`, clamped as that is."""
+    clamp, value = e.activation(node.outputs[0])
     made = e.make(value, LAST)
     target = _target(e, made)
-    e.op(code, [source, filters, bias], [target], fused_activation_function=name, **options)
+    e.op(code, inputs, [target], fused_activation_function=clamp, **options)
     _narrow(e, target, made)
 
 
@@ -94,34 +104,32 @@ def _conv_3d(e: Emitter, node: onnx_ir.Node, axes: Sequence[Window], group: int)
     source, pad = e.take(data, LAST), padding(axes)
     if not pad:
         source, pad = pad_zeros(e, source, axes), "VALID"
-    channels, step = e.shape(weights)[0], e.shape(weights)[1]
-    options = _options_3d(axes)
     name, value = e.activation(node.outputs[0])
     made = e.make(value, LAST)
-    if group == 1:
-        filters = e.parameter(weights, transposer((2, 3, 4, 1, 0)), 4)
-        bias = bias_or_zeros(e, data, weights, input_at(node, 2), channels)
-        inputs = [source, filters, bias]
-        e.op("CONV_3D", inputs, [made], padding=pad, fused_activation_function=name, **options)
+    options = {"padding": pad, "fused_activation_function": name, **_options_3d(axes)}
+    if group > 1:
+        _grouped_3d(e, node, source, made, group, options)
         return
-    array, vector = constant(weights), constant(input_at(node, 2))
+    filters = e.parameter(weights, transposer((2, 3, 4, 1, 0)), 4)
+    bias = bias_or_zeros(e, data, weights, input_at(node, 2), e.shape(weights)[0])
+    e.op("CONV_3D", [source, filters, bias], [made], **options)
+
+
+def _grouped_3d(
+    e: Emitter, node: onnx_ir.Node, source: int, made: int, group: int, options: dict[str, Any]
+) -> None:
+    """One operator for each group."""
+    array, vector = constant(input_at(node, 1)), constant(input_at(node, 2))
     if array is None:
         raise Unwritable("its weights are computed while the model runs, in groups")
-    shape, part = e.file.shape(made), channels // group
+    shape, part = e.file.shape(made), array.shape[0] // group
     parts = []
-    for at, piece in enumerate(_pieces(e, source, group, step)):
+    for at, piece in enumerate(_pieces(e, source, group, array.shape[1])):
         rows = slice(at * part, (at + 1) * part)
         filters = e.numbers(array[rows].transpose(2, 3, 4, 1, 0), "float32")
         bias = e.numbers(np.zeros(part) if vector is None else vector[rows], "float32")
         parts.append(e.temp([*shape[:-1], part], like=made))
-        e.op(
-            "CONV_3D",
-            [piece, filters, bias],
-            [parts[-1]],
-            padding=pad,
-            fused_activation_function=name,
-            **options,
-        )
+        e.op("CONV_3D", [piece, filters, bias], [parts[-1]], **options)
     e.op("CONCATENATION", parts, [made], axis=len(shape) - 1)
 
 
@@ -265,13 +273,8 @@ def _stuffable(e: Emitter, layer: Transposed) -> bool:
 def _stuffed(e: Emitter, node: onnx_ir.Node, source: int, layer: Transposed) -> None:
     """DEPTHWISE_CONV_2D over the stuffed input: one operator in place of one per channel."""
     high, wide = layer.axes
-    batch, height, width, depth = e.file.shape(source)
-    if high.stride > 1 or wide.stride > 1:
-        rows = e.reshaped(source, [batch, height, 1, width, depth])
-        pads = [(0, 0), (0, 0), (0, high.stride - 1), (0, 0), (0, (wide.stride - 1) * depth)]
-        spaced = e.temp([batch, height, high.stride, width, wide.stride * depth])
-        e.op("PAD", [rows, e.numbers(pads)], [spaced])
-        source = e.reshaped(spaced, [batch, height * high.stride, width * wide.stride, depth])
+    depth = e.file.shape(source)[-1]
+    source = _spaced(e, source, high.stride, wide.stride)
     edges = [
         Window(0, 0, 1, 1, 1, axis.kernel - 1 - axis.before, axis.kernel - axis.after - axis.stride)
         for axis in layer.axes
@@ -280,26 +283,25 @@ def _stuffed(e: Emitter, node: onnx_ir.Node, source: int, layer: Transposed) -> 
         source = pad_zeros(e, source, edges)
     flipped = layer.array[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
     kernel = [1, high.kernel, wide.kernel, -1]
-    channels = layer.array.shape[1] * depth
+    multiplier = layer.array.shape[1]
     bias = constant(input_at(node, 2))
-    inputs = [source, e.numbers(flipped.reshape(kernel), "float32")]
-    inputs.append(e.numbers(np.zeros(channels) if bias is None else bias.reshape(-1), "float32"))
-    clamp, value = e.activation(node.outputs[0])
-    made = e.make(value, LAST)
-    target = _target(e, made)
-    e.op(
-        "DEPTHWISE_CONV_2D",
-        inputs,
-        [target],
-        padding="VALID",
-        stride_h=1,
-        stride_w=1,
-        dilation_h_factor=1,
-        dilation_w_factor=1,
-        depth_multiplier=layer.array.shape[1],
-        fused_activation_function=clamp,
-    )
-    _narrow(e, target, made)
+    vector = np.zeros(multiplier * depth) if bias is None else bias.reshape(-1)
+    inputs = [source, e.numbers(flipped.reshape(kernel), "float32"), e.numbers(vector, "float32")]
+    options = _options_2d([NO_WINDOW, NO_WINDOW])
+    options |= {"padding": "VALID", "depth_multiplier": multiplier}
+    _into_result(e, node, "DEPTHWISE_CONV_2D", inputs, options)
+
+
+def _spaced(e: Emitter, source: int, high: int, wide: int) -> int:
+    """Images with `high` - 1 rows and `wide` - 1 columns of zeros after each of theirs."""
+    if (high, wide) == (1, 1):
+        return source
+    batch, height, width, depth = e.file.shape(source)
+    rows = e.reshaped(source, [batch, height, 1, width, depth])
+    pads = [(0, 0), (0, 0), (0, high - 1), (0, 0), (0, (wide - 1) * depth)]
+    spaced = e.temp([batch, height, high, width, wide * depth])
+    e.op("PAD", [rows, e.numbers(pads)], [spaced])
+    return e.reshaped(spaced, [batch, height * high, width * wide, depth])
 
 
 def _transposed(

@@ -169,7 +169,7 @@ def _layer(e: Emitter, node: onnx_ir.Node, linear: Linear) -> None:
     bias = -1
     if add is not None:
         other = add.inputs[1] if add.inputs[0] is value else add.inputs[0]
-        bias = _added_bias(e, linear, other, array)
+        bias = _added_bias(e, linear, add, other)
         if bias >= 0:
             e.mark_done(add)
             value = add.outputs[0]
@@ -191,22 +191,27 @@ def _bias_behind(e: Emitter, value: onnx_ir.Value, columns: int) -> onnx_ir.Node
     return add if e.int8 == (e.decision(add).precision == "int8") else None
 
 
-def _added_bias(e: Emitter, linear: Linear, value: onnx_ir.Value | None, weights: Array) -> int:
-    """The constant of an Add as a bias; -1 where int32 has no room for it."""
+def _added_bias(e: Emitter, linear: Linear, add: onnx_ir.Node, value: onnx_ir.Value | None) -> int:
+    """The constant of an Add as a bias; -1 where int32 has no room for it, or where its steps,
+    which are those of the products, are coarse beside those of the sum."""
+    weights = constant(linear.weights)
     assert value is not None
+    assert weights is not None
     columns = weights.shape[1]
     if not e.int8:
         return e.bias(value, columns)
     array = constant(value)
     vector = None if array is None else bias_vector(array, columns)
-    x, w = e.encoding(linear.data), e.encoding(linear.weights)
-    if vector is None or x is None or w is None:
+    x, w, y = (e.encoding(one) for one in (linear.data, linear.weights, add.outputs[0]))
+    if vector is None or x is None or w is None or y is None:
         return -1
     scale = np.float32(x.scale[0]) * np.array(w.scale, np.float32)
     steps = np.rint(vector.astype(np.float64) / np.broadcast_to(scale, (columns,)))
     codes = affine.quantize_weights(weights, np.array(w.scale, np.float32), w.axis)
     sums = 255.0 * np.abs(codes.astype(np.int64)).sum(axis=0)
     if max(np.abs(steps).max(initial=0.0), sums.max(initial=0.0)) > _ROOM:
+        return -1
+    if scale.max() > y.scale[0] / 2:
         return -1
     return e.file.constant(
         str(value.name), steps.astype(np.int32), scale=scale, zero_point=[0] * scale.size, axis=0

@@ -62,43 +62,49 @@ def _pooled(
     e: Emitter, code: str, source: int, made: int, axes: Sequence[Window], name: str = "NONE"
 ) -> None:
     """`code` over the spatial axes of `source`, whose padding is VALID or SAME, into `made`."""
-    batch, *sizes, channels = e.file.shape(source)
     if len(axes) == 3:
-        (deep, *flat), outs = axes, [axis.out for axis in axes]
-        shape = [batch * sizes[0], *outs[1:], channels]
-        part = e.temp(shape, like=made)
-        images = e.reshaped(source, [batch * sizes[0], *sizes[1:], channels])
-        _pooled(e, code, images, part, flat)
-        part = e.reshaped(part, [batch, sizes[0], outs[1] * outs[2], channels])
-        target = e.temp([batch, outs[0], outs[1] * outs[2], channels], like=made)
-        every = replace(NO_WINDOW, size=outs[1] * outs[2], out=outs[1] * outs[2])
-        _pooled(e, code, part, target, [deep, every], name)
-        e.reshape(target, made)
+        _pooled_volume(e, code, source, made, axes, name)
         return
     target = made
     if len(axes) == 1:
+        batch, size, channels = e.file.shape(source)
         axes = [NO_WINDOW, *axes]
-        source = e.reshaped(source, [batch, 1, *sizes, channels])
+        source = e.reshaped(source, [batch, 1, size, channels])
         target = e.temp([batch, 1, axes[1].out, channels], like=made)
     high, wide = axes
     if (high.kernel, wide.kernel) == (1, 1) and name == "NONE":
         _picked(e, source, target, axes, [0, 0])  # XNNPACK fails on a window of one element
-        if target != made:
-            e.reshape(target, made)
-        return
-    e.op(
-        code,
-        [source],
-        [target],
-        padding=padding(axes),
-        stride_h=high.stride,
-        stride_w=wide.stride,
-        filter_height=high.kernel,
-        filter_width=wide.kernel,
-        fused_activation_function=name,
-    )
+    else:
+        e.op(
+            code,
+            [source],
+            [target],
+            padding=padding(axes),
+            stride_h=high.stride,
+            stride_w=wide.stride,
+            filter_height=high.kernel,
+            filter_width=wide.kernel,
+            fused_activation_function=name,
+        )
     if target != made:
         e.reshape(target, made)
+
+
+def _pooled_volume(
+    e: Emitter, code: str, source: int, made: int, axes: Sequence[Window], name: str
+) -> None:
+    """A pool over three axes: over the last two, each slice an image, and then over the first."""
+    batch, depth, *sizes, channels = e.file.shape(source)
+    deep, *flat = axes
+    outs = [axis.out for axis in axes]
+    image = outs[1] * outs[2]
+    part = e.temp([batch * depth, *outs[1:], channels], like=made)
+    images = e.reshaped(source, [batch * depth, *sizes, channels])
+    _pooled(e, code, images, part, flat)
+    part = e.reshaped(part, [batch, depth, image, channels])
+    target = e.temp([batch, outs[0], image, channels], like=made)
+    _pooled(e, code, part, target, [deep, replace(NO_WINDOW, size=image, out=image)], name)
+    e.reshape(target, made)
 
 
 def _pad_lowest(e: Emitter, data: onnx_ir.Value, source: int, axes: Sequence[Window]) -> int:

@@ -119,35 +119,42 @@ def _reduce_values(
     steps = Steps(e, kind(e.file.dtype(at), (*FLOAT, *WHOLE)))
     at = cast(e, at, steps.dtype)
     made = e.make(result, layout, codes=False)
-    numbers = e.numbers(places)
-
-    def over(code: str, at: int, keep: bool = keep) -> int:
-        shape = reduced(e.file.shape(at), places, keep)
-        part = e.temp(shape, dtype=steps.dtype)
-        e.op(code, [at, numbers], [part], keep_dims=keep)
-        return part
-
     if op_type == "ReduceLogSumExp":
-        largest = steps("MAXIMUM", over("REDUCE_MAX", at, True), steps.number(-3e38))
-        found = over("SUM", steps("EXP", steps("SUB", at, largest)))
-        shape = e.file.shape(found)
-        found = steps("ADD", steps("LOG", found), e.reshaped(largest, shape))
-        e.settle(found, made)
+        e.settle(_log_sum_exp(e, steps, at, places, keep), made)
         return
-    before, after = _BEFORE.get(op_type), _AFTER.get(op_type)
-    if before == "SQUARE" and steps.dtype != "float32":
-        at = steps("MUL", at, at)
-    elif before == "ABS" and steps.dtype == "int64":
-        at = steps("MAXIMUM", at, steps("NEG", at))
-    elif before is not None:
-        at = steps(before, at)
-    code = _PLAIN.get(op_type, "SUM")
+    at = _before(steps, _BEFORE.get(op_type), at)
+    code, after = _PLAIN.get(op_type, "SUM"), _AFTER.get(op_type)
     if after is None:
         found = e.stage(at, made)
-        e.op(code, [at, numbers], [found], keep_dims=keep)
+        e.op(code, [at, e.numbers(places)], [found], keep_dims=keep)
     else:
-        found = Steps(e)(after, over(code, at))
+        found = Steps(e)(after, _over(e, code, at, places, keep))
     e.settle(found, made)
+
+
+def _before(steps: Steps, code: str | None, at: int) -> int:
+    """Each element as it is summed: what `code` makes of it, for which whole numbers have less."""
+    if code is None:
+        return at
+    if code == "SQUARE" and steps.dtype != "float32":
+        return steps("MUL", at, at)
+    if code == "ABS" and steps.dtype == "int64":
+        return steps("MAXIMUM", at, steps("NEG", at))
+    return steps(code, at)
+
+
+def _over(e: Emitter, code: str, at: int, places: Sequence[int], keep: bool) -> int:
+    """`code` over the axes `places` of `at`."""
+    part = e.temp(reduced(e.file.shape(at), places, keep), dtype=e.file.dtype(at))
+    e.op(code, [at, e.numbers(places)], [part], keep_dims=keep)
+    return part
+
+
+def _log_sum_exp(e: Emitter, steps: Steps, at: int, places: Sequence[int], keep: bool) -> int:
+    """The largest element is taken off first: what is left is at most 1 as a power."""
+    largest = steps("MAXIMUM", _over(e, "REDUCE_MAX", at, places, True), steps.number(-3e38))
+    found = _over(e, "SUM", steps("EXP", steps("SUB", at, largest)), places, keep)
+    return steps("ADD", steps("LOG", found), e.reshaped(largest, e.file.shape(found)))
 
 
 def reduced(shape: Sequence[int], places: Sequence[int], keep: bool) -> list[int]:

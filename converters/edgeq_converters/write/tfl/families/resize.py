@@ -7,8 +7,9 @@ Where those are the same, TFLite's operator is taken; else GATHER, or a product 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -434,10 +435,22 @@ def _pad_constant(
     if number == 0.0:
         e.op("PAD", [source, e.numbers(ends)], [made])
         return
-    if e.file.parameters(source):
-        raise Unwritable("its codes need not hold what it pads with")
-    filler = e.numbers([number], e.file.dtype(source))
+    parameters = e.file.parameters(source)
+    if parameters:
+        codes = np.array([_code(number, parameters)], np.int8)
+        filler = e.file.constant(f"{node.outputs[0].name}_filler", codes, **parameters)
+    else:
+        filler = e.numbers([number], e.file.dtype(source))
     e.op("PADV2", [source, e.numbers(ends), filler], [made])
+
+
+def _code(number: float, parameters: Mapping[str, Any]) -> int:
+    """The int8 code that stands for `number`, which lies on the scale."""
+    scale, point = float(parameters["scale"][0]), int(parameters["zero_point"][0])
+    steps = number / scale
+    if not -128 <= steps + point <= 127 or abs(steps - round(steps)) > _CLOSE * abs(steps):
+        raise Unwritable("its codes do not hold what it pads with")
+    return round(steps) + point
 
 
 HANDLERS = {
