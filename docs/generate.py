@@ -1,4 +1,4 @@
-"""Write the pages of this folder that come from edgeq itself: errors, targets, commands.
+"""Write the pages of this folder that come from edgeq itself: errors, targets, commands, operators.
 
 python docs/generate.py            # or `make docs`
 python docs/generate.py --check    # exit 1 and name the pages that are out of date
@@ -12,6 +12,10 @@ from pathlib import Path
 
 from edgeq import targets
 from edgeq.errors import SLUGS
+from edgeq.quant.kernels import LITERT, ONNXRUNTIME, Kernels
+from edgeq.quant.rules import CLAMPS
+from edgeq_converters.read.tflite import HANDLERS as READERS
+from edgeq_converters.write.tfl import families
 
 HERE = Path(__file__).resolve().parent
 NOTICE = "<!-- Written by docs/generate.py; `make docs` writes it anew. -->"
@@ -19,6 +23,8 @@ COMMANDS = (
     *("build", "run", "eval", "compare", "inspect", "verify"),
     *("init", "targets", "doctor", "explain"),
 )
+GONE = {"Identity", "Dropout", "Upsample"}
+"""Operators that no optimized graph has."""
 
 
 def shown(*arguments: str) -> str:
@@ -76,9 +82,52 @@ def targets_page() -> Iterator[str]:
         yield block(shown("targets", name))
 
 
+def operators_page() -> Iterator[str]:
+    """From the tables that the writers, the reader and the plans go by."""
+    yield "# Operators"
+    yield (
+        "An ONNX model may hold every operator that ONNX Runtime runs on a CPU; what becomes int8 "
+        "is below. A TFLite file is written from the operators of the first table, and read from "
+        "those of the last. What stands in neither is refused by name, before anything is written; "
+        "so is a form of an operator that LiteRT has no kernel for. The graph is optimized first: "
+        "what is known when the model is built (constants, shapes) is computed then, Identity and "
+        "Dropout go, Upsample becomes Resize, and a BatchNormalization part of the Conv before it."
+    )
+    yield "## Written as TFLite"
+    yield (
+        "What a static int8 plan makes of them in each engine. `int8`: there is a kernel. `codes`: "
+        "int8 elements are moved or clamped. `-`: computed in the types of the model, int8 "
+        "tensors restored first; `edgeq inspect --plan` says why for each. LSTM, GRU and RNN, as "
+        "MatMul and Gemm, may store their weights in int8."
+    )
+    yield "\n".join(
+        [
+            "| ONNX operator | LiteRT | ONNX Runtime |",
+            "|---|---|---|",
+            *(
+                f"| {name.replace(':', '.')} | {precision(name, LITERT)} | "
+                f"{precision(name, ONNXRUNTIME)} |"
+                for name in sorted(families.handlers().keys() - GONE, key=str.lower)
+            ),
+        ]
+    )
+    yield "## Never written as TFLite"
+    yield "\n".join(f"- {name}: {reason}." for name, reason in sorted(families.refused().items()))
+    yield "## Read from TFLite"
+    yield ", ".join(sorted(READERS)) + "."
+
+
+def precision(name: str, kernels: Kernels) -> str:
+    """In what an engine computes an operator in a static int8 plan."""
+    if name in (*kernels.heavy, *kernels.joiners):
+        return "int8"
+    return "codes" if name in (*kernels.moves, *CLAMPS) else "-"
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "commands.md": commands_page,
     "errors.md": errors_page,
+    "operators.md": operators_page,
     "targets.md": targets_page,
 }
 

@@ -34,7 +34,8 @@ BORDERS = ("auto", "float", "int8")
 """Types of inputs and outputs of an int8 artifact; auto is float, or int8 as a source has them."""
 LAYOUTS = ("keep", "nhwc")
 """Axes of images at the border: the source's own, or channels last."""
-WEIGHTS = ("auto", "int8")
+WEIGHTS = ("auto", "int8", "int4", "int4-block32")
+"""How weights are stored in an int8 build; int4 is for layers whose `acts` are dynamic."""
 ACTS = ("auto", "static", "dynamic", "mixed", "fp32")
 """What layers read in an int8 build: ranges from data, ranges found at run time, both, or float."""
 

@@ -75,11 +75,18 @@ def _lowered(work: Work, acts: str, base: Quantized | None = None) -> QuantPlan:
     return plan_dynamic(
         (base and base.graph) or work.prepared.graph,
         acts=acts,
+        weights=_stored_as(work, acts),
         keep_float=work.settings.keep_float,
         pair_safe=work.engine.pair_safe,
         base=None if base is None else base.plan,
         kernels=work.kernels,
     )
+
+
+def _stored_as(work: Work, acts: str) -> str:
+    """What the matrices of dynamic layers are stored as."""
+    weights = work.settings.weights
+    return weights if weights in asked.INT4 and acts == choice.DYNAMIC else "int8"
 
 
 def _mixed(work: Work) -> Quantized:

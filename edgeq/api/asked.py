@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NO_DATA = ("dynamic", "fp32")
 """Values of `acts` for which nothing is calibrated."""
 
+INT4 = ("int4", "int4-block32")
+"""Values of `weights` that layers have which quantize what they read at run time."""
+
 
 def rungs(request: Request, *, has_plan: bool = False) -> tuple[str, ...]:
     """The precisions to try, in order; `auto` falls back to float where the gate fails.
@@ -66,11 +69,20 @@ def names_int8(settings: BuildSettings) -> bool:
 def acts(settings: BuildSettings, *, has_data: bool) -> str:
     """What the layers of an int8 build read; "auto": chosen by measuring.
 
-    Int8 weights without a word on activations and without data mean "dynamic".
+    Int4 weights without a word on activations mean "dynamic", int8 weights where there is no data.
     """
-    if settings.acts == "auto" and settings.weights == "int8" and not has_data:
+    if settings.acts != "auto":
+        return settings.acts
+    if settings.weights in INT4 or (settings.weights == "int8" and not has_data):
         return "dynamic"
-    return settings.acts
+    return "auto"
+
+
+def why_dynamic(settings: BuildSettings) -> str:
+    """What made `acts` return "dynamic" where nothing was said."""
+    if settings.weights in INT4:
+        return f"`--weights {settings.weights}` is for layers that quantize what they read"
+    return "no calibration data was given"
 
 
 def reason(settings: BuildSettings) -> str:
@@ -87,6 +99,14 @@ def _refuse_contradictions(settings: BuildSettings) -> None:
     words = f"`{reason(settings)}`"
     if names_int8(settings) and settings.precision not in ("auto", "int8"):
         raise EdgeqError("usage", f"{words} contradicts `--{settings.precision}`; give one")
+    if settings.weights in INT4 and settings.acts not in ("auto", "dynamic"):
+        raise EdgeqError(
+            "usage",
+            f"`--weights {settings.weights}` is for layers that quantize what they read at run"
+            f" time, and those of `--acts {settings.acts}` do not",
+            f"`--weights {settings.weights} --acts dynamic`",
+            f"or 8 bits: `--weights int8 --acts {settings.acts}`",
+        )
     if settings.acts == "fp32" and settings.weights == "auto" and settings.precision == "auto":
         raise EdgeqError(
             "usage",

@@ -39,7 +39,7 @@ class Border:
         import numpy as np
 
         array = np.moveaxis(values, 1, -1) if self.channels_last else values
-        return np.ascontiguousarray(self._info.codes(array))
+        return np.asarray(self._info.codes(array), order="C")
 
     def values(self, array: Array) -> Array:
         """What the file gives, as the float model would."""
@@ -83,14 +83,10 @@ def borders(model: bytes) -> dict[str, Border]:
 def ends(model: Model) -> dict[str, int]:
     """Name -> tensor of the inputs and outputs, as a session calls them: by the signature
     `serving_default` or the only one, else by the tensors' own names."""
-    graph = model.subgraphs[0]
-    known = {row.key: row for row in model.signatures if row.subgraph == 0}
-    signature = known.get("serving_default")
-    if signature is None and len(known) == 1:
-        (signature,) = known.values()
-    if signature is not None and set(signature.inputs.values()) == set(graph.inputs):
-        return {**signature.inputs, **signature.outputs}
-    return {graph.tensors[at].name: at for at in (*graph.inputs, *graph.outputs)}
+    from edgeq_runtime.engines.tflite_session import names_of
+
+    inputs, outputs = names_of(model)
+    return {**inputs, **outputs}
 
 
 def _border(tensor: Tensor, channels_last: set[str]) -> Border:

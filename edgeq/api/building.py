@@ -19,7 +19,6 @@ from edgeq.config import AUTO
 from edgeq.errors import EdgeqError
 from edgeq.report.events import Note, Progress, Warned, silent
 from edgeq.report.results import Artifact, Build, Planned
-from edgeq_runtime.outside import file_bytes
 
 if TYPE_CHECKING:
     from edgeq.api.choosing import Chosen
@@ -336,7 +335,7 @@ def _tell_assumptions(settings: BuildSettings, rungs: Sequence[str], work: Work)
         return
     acts = asked.acts(settings, has_data=work.has_data)
     if acts != settings.acts:
-        work.notes.append(f"assumed --acts {acts}: no calibration data was given")
+        work.notes.append(f"assumed --acts {acts}: {asked.why_dynamic(settings)}")
     if rungs[0] == "int8" and not work.calibrated and acts not in asked.NO_DATA:
         work.notes.append("calibration data is synthetic: every figure is not calibrated")
 
@@ -395,7 +394,7 @@ def _finish(chosen: Chosen, progress: Progress) -> Build:
         outcome=candidate.outcome,
         artifacts=artifacts,
         size_bytes=sum(artifact.size_bytes for artifact in artifacts),
-        float_size_bytes=file_bytes(work.prepared.float_bytes),
+        float_size_bytes=work.reference_size,
         optimized=_passes(work),
         ops=candidate.ops,
         left_in_float=candidate.left_in_float,

@@ -91,6 +91,8 @@ def _built(
     refused: list[dict[str, Any]] = []
     for form in forms:
         own = work.in_form(form)
+        with own.stage("Engine") as stage:
+            stage.done(form.engine, form.format)
         try:
             candidate = build_one(own, precision, evaluation)
         except EdgeqError as error:
@@ -135,8 +137,8 @@ def _time(built: Sequence[Measured]) -> str:
 def policy_speed(each: Measured) -> float | None:
     """What the policy of the candidate's engine says of whole nets of this kind."""
     work = each.work
-    if each.candidate.precision != "int8":
-        return None
+    if each.candidate.precision != "int8" or "dynamic-int4" in each.candidate.ops:
+        return None  # no policy speaks of int4
     done = shares(work.prepared.graph)
     conv = done.conv >= done.linear
     dynamic = acts(each.candidate) == "dynamic"
@@ -154,17 +156,23 @@ def choose(built: Sequence[Measured], source: str) -> tuple[Measured, str]:
     if len(left) == 1:
         return left[0], "the other does not pass its gate"
     left = left or list(built)
+    timed = all(each.speed is not None for each in left)
+    unknown = "speed is not known"
     for rule, reason in (
         (_best, "better by its metric"),
         (_closest, f"closer to the float model by {MARGIN_DB:g} dB or more"),
         (_fastest, f"as good, and faster, {source}"),
-        (_smallest, "as good and as fast, and smaller"),
+        (
+            _smallest,
+            "as good and as fast, and smaller" if timed else f"as good and smaller; {unknown}",
+        ),
     ):
         better = rule(left)
         if len(better) == 1 < len(left):
             return better[0], reason
         left = better
-    return left[0], "as good, as fast and as small as the other: the target's first"
+    equal = "as good, as fast and as small" if timed else f"as good and as small, {unknown}"
+    return left[0], f"{equal}: the target's first"
 
 
 def _best(rows: Sequence[Measured]) -> list[Measured]:

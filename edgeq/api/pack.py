@@ -331,7 +331,7 @@ def tensor_kinds(graph: Graph, plan: QuantPlan) -> dict[str, str]:
         precision = plan.ops[str(node.name)].precision
         if precision == "int8" and read <= {"exact"}:
             kind = "exact"
-        elif precision in DYNAMIC and read <= {"exact"}:
+        elif precision == "dynamic-int8" and read <= {"exact"}:
             kind = "tail"  # exact sums, rescaled in float
         else:
             rounds = precision in ("int8", *DYNAMIC)
@@ -402,7 +402,7 @@ def _card(work: Work, candidate: Candidate) -> str:
             inputs=_rows(graph.inputs),
             outputs=_rows(graph.outputs),
             size_bytes=file_bytes(candidate.artifact),
-            float_size_bytes=file_bytes(work.prepared.float_bytes),
+            float_size_bytes=work.reference_size,
             ops=candidate.ops,
             left_in_float=candidate.left_in_float,
             calibration=None if quantized is None else quantized.calibration,

@@ -112,6 +112,19 @@ class Work:
         return own and self.prepared.graph is self.prepared.source
 
     @property
+    def reference(self) -> bytes:
+        """What the artifact is held against: the model as it was read, before any pass touched it;
+        where its own integers are kept, the file that they are of."""
+        file = self.prepared.tflite_bytes if self.keeps_integers else None
+        return file or self.prepared.source_bytes
+
+    @property
+    def reference_size(self) -> int:
+        """Bytes of the optimized float model, or of the file whose own integers are kept."""
+        kept = self.keeps_integers and self.prepared.tflite_bytes is not None
+        return self.prepared.read.size_bytes if kept else file_bytes(self.prepared.float_bytes)
+
+    @property
     def kernels(self) -> Kernels:
         """What the engine that the artifact is for runs in int8."""
         from edgeq.quant.kernels import BY_ENGINE
@@ -318,13 +331,11 @@ def _tensor_error(difference: Difference) -> TensorError:
 
 
 def _compare_outputs(work: Work, artifact: bytes, core: str = "") -> tuple[Comparison, str]:
-    """The artifact against the model as it was read, before any pass touched it; where its own
-    integers are kept, against the file that they are of."""
+    """The artifact against the reference, on the kept samples."""
     from edgeq.quant.fidelity import Comparison
 
     comparison = Comparison()
-    file = work.prepared.tflite_bytes if work.keeps_integers else None
-    source = open_as_float(file or work.prepared.source_bytes)
+    source = open_as_float(work.reference)
     _require_repeatable(source, work.tap.kept[0])
     wanted: Iterator[dict[str, Any]] = (source.run(dict(sample)) for sample in work.tap.kept)
     if isinstance(artifact, ModelBytes):  # one such model at a time is all that memory need hold
@@ -507,24 +518,24 @@ def _warnings(
 
 @dataclass
 class Evaluated:
-    """The user's evaluation, scored once on the float model and once on each artifact."""
+    """The user's evaluation, scored once on the reference and once on each artifact."""
 
     work: Work
     evaluation: Any
-    _float_scores: Any = None
+    _reference_scores: Any = None
 
     def compare(self, artifact: bytes, *, core: str = "") -> tuple[Quality, ...]:
-        """The metrics of `artifact` beside float's; on an emulated `core` where one is named."""
+        """Metrics of `artifact` beside the reference's; on an emulated `core` if one is named."""
         from edgeq.quality import compare
 
         with self.work.stage("Evaluated") as stage:
-            if self._float_scores is None:
-                self._float_scores = self._score(self.work.prepared.source_bytes)
+            if self._reference_scores is None:
+                self._reference_scores = self._score(self.work.reference)
             if core:
                 scores = emulation.score(self.evaluation, artifact, core)
             else:
                 scores = self._score(artifact)
-            qualities = compare(self._float_scores, scores)
+            qualities = compare(self._reference_scores, scores)
             n = qualities[0].n if qualities else None
             stage.done(
                 on_samples(n) if n else "by the evaluation function",

@@ -73,6 +73,7 @@ def _operators_text(artifact: bytes) -> str:
 
 def coverage(work: Work, artifact: bytes, quantized: Quantized) -> dict[str, Any]:
     """Operators in int8 and in float as written, and how LiteRT cuts them up on this host."""
+    from edgeq.quant.plan import DYNAMIC
     from edgeq_runtime import tflite
 
     graph = tflite.parse(artifact).subgraphs[0]
@@ -83,7 +84,7 @@ def coverage(work: Work, artifact: bytes, quantized: Quantized) -> dict[str, Any
     return {
         "engine": models.LITERT,
         "on": "this host",
-        "int8": _count(op for op, kind in kinds if kind in ("int8", "dynamic-int8")),
+        "int8": _count(op for op, kind in kinds if kind in ("int8", *DYNAMIC)),
         "float32": _count(op for op, kind in kinds if kind == "float32"),
         "quantize_linear": sum(op.code == "QUANTIZE" for op, _ in kinds),
         "dequantize_linear": sum(op.code == "DEQUANTIZE" for op, _ in kinds),
@@ -118,7 +119,8 @@ def precision(graph: Subgraph, op: Operator) -> str:
     if op.code in _CASTS:
         return "other"
     if _is_hybrid(graph, op) and any(_is_float(graph, at) for at in op.outputs):
-        return "dynamic-int8"
+        narrow = any(at >= 0 and graph.tensors[at].dtype == "int4" for at in op.inputs)
+        return "dynamic-int4" if narrow else "dynamic-int8"
     dtypes = {graph.tensors[at].dtype for at in (*op.inputs, *op.outputs) if at >= 0}
     if dtypes & set(_CODES):
         return "int8"

@@ -22,10 +22,10 @@ def inspect(path: Path, *, plan: bool) -> Inspection:
     Raises what our own reading of its bytes raises: [damaged-model], [unsupported-type].
     """
     from edgeq_converters.read.files import read_bounded
-    from edgeq_runtime import tflite
+    from edgeq_converters.read.tflite import parse
 
     data = read_bounded(path)
-    model = tflite.parse(data)
+    model = parse(data, path.name)
     graph = model.subgraphs[0]
     constants = [tensor for tensor in graph.tensors if tensor.data is not None]
     ends = border.ends(model)
@@ -88,7 +88,11 @@ def _quantization(found: Quantization | None) -> dict[str, Any] | None:
 
 def _end(tensor: Tensor, name: str | None) -> dict[str, Any]:
     shape = [None if size < 0 else size for size in tensor.shape_signature or tensor.shape]
-    return {"name": name or tensor.name, "dtype": tensor.dtype, "shape": shape}
+    end: dict[str, Any] = {"name": name or tensor.name, "dtype": tensor.dtype, "shape": shape}
+    grid = _grid(tensor)
+    if grid["scale"] is None:
+        return end
+    return {**end, "scale": grid["scale"], "zero_point": grid["zero_point"]}
 
 
 def _size(tensor: Tensor) -> int:

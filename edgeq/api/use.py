@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from edgeq.quality import Quality, Rule
     from edgeq_runtime import Runner, TensorInfo
     from edgeq_runtime.golden import GoldenInput
-    from edgeq_runtime.preprocess import InputSpec
     from edgeq_runtime.manifest import Manifest
+    from edgeq_runtime.preprocess import InputSpec
     from edgeq_runtime.tflite import Model
 
     Arrays = dict[str, np.ndarray[Any, Any]]
@@ -126,9 +126,7 @@ def _open_bundle(path: Path, exact: bool) -> Opened:
     )
 
 
-def _as_source(
-    specs: Mapping[str, InputSpec], ends: Mapping[str, Border]
-) -> dict[str, InputSpec]:
+def _as_source(specs: Mapping[str, InputSpec], ends: Mapping[str, Border]) -> dict[str, InputSpec]:
     """`specs` for the axes of the float model, where the session turns them."""
     return {
         name: replace(spec, layout="nchw") if ends.get(name, PLAIN).channels_last else spec
@@ -174,11 +172,11 @@ def _border_notes(ends: Mapping[str, Border]) -> tuple[str, ...]:
 def _open_tflite(path: Path, tables: Mapping[str, Any], exact: bool) -> Opened:
     """The file itself, run by LiteRT after our own check of its bytes and a trial in a child."""
     from edgeq_converters.read.files import read_bounded
-    from edgeq_runtime import tflite
+    from edgeq_converters.read.tflite import parse
     from edgeq_runtime.preprocess import InputSpec
 
     model = bytes(read_bounded(path))
-    parsed = tflite.parse(model)
+    parsed = parse(model, path.name)
     models.probe(model)
     session: Any = models.open_exact(model) if exact else models.open_default(model)
     ends = borders(model) if exact else {}
@@ -268,22 +266,20 @@ def run(
     progress: Progress = silent,
 ) -> Ran:
     """Run every sample of `data`; save outputs to `out` (npz), summarise them, pick the best."""
-    from edgeq.data import open_source
-
     saved = None if out is None else _npz_path(Path(out))
     with opened(artifact, input, exact=False) as model:
-        source = open_source(data, inputs=model.inputs, specs=model.specs, limit=samples)
+        source, session, changed = _fed(model, data, samples)
         collected: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in model.outputs}
         with Stage("Ran", progress) as stage:
             count = 0
             for sample in source:
-                for name, array in model.session.run(dict(sample)).items():
+                for name, array in session.run(dict(sample)).items():
                     collected[name].append(array)
                 count += 1
                 progress(StageProgress("Ran", count, source.count))
             count *= source.group
             stage.done(f"{count} samples", model.name)
-        notes = (*model.notes, *source.notes)
+        notes = (*model.notes, *changed, *source.notes)
         _tell(progress, notes, model.warnings)
         stacked = _stack(collected)
         return Ran(
@@ -298,6 +294,28 @@ def run(
             notes=notes,
             names=source.names,
         )
+
+
+def _fed(model: Opened, data: Any, limit: int | None) -> tuple[Any, Any, tuple[str, ...]]:
+    """Samples for a model as it is, its session and notes; where they do not fit but would fit the
+    float model that it is of (floats for codes, channels first), both as that model has them."""
+    from edgeq.data import open_source
+
+    try:
+        source = open_source(data, inputs=model.inputs, specs=model.specs, limit=limit)
+    except EdgeqError as error:
+        is_border = error.slug == "data-mismatch" and model.format == "tflite"
+        ends = borders(model.artifact()) if is_border else {}
+        session = as_float(model.session, ends)
+        if session is model.session:
+            raise
+        specs = _as_source(model.specs, ends)
+        try:
+            source = open_source(data, inputs=session.inputs, specs=specs, limit=limit)
+        except EdgeqError:
+            raise error from None
+        return source, session, _border_notes(ends)
+    return source, model.session, ()
 
 
 def _labels(file: str | Path | None) -> Sequence[str] | None:

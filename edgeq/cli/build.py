@@ -55,8 +55,10 @@ EXAMPLES = (
 @option(
     "--weights",
     section=BUILD,
-    type=Choice("auto", "int8"),
-    help="Store weights in 8 bits, whatever --acts is (default: auto)",
+    type=Choice("auto", "int8", "int4", "int4-block32"),
+    metavar="HOW",
+    help="Store weights as int8, or those of dynamic layers as int4: a scale per column, or "
+    "int4-block32: per 32 weights (default: auto)",
 )
 @option(
     "--acts",

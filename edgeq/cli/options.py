@@ -103,7 +103,10 @@ def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, text in (
         ("--auto", "int8 if there is data and the gate passes, else float (default)"),
         ("--int8", "Quantize to 8 bits; needs --data, see --acts"),
-        ("--fp16", "Store weights in 16 bits, for computing in float32; needs no data"),
+        (
+            "--fp16",
+            "Store weights in 16 bits; LiteRT computes in them on some targets; needs no data",
+        ),
         ("--fp32", "Keep float32, optimized"),
     ):
         command = option(

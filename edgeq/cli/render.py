@@ -62,7 +62,7 @@ def build(console: Console, result: Build, next_line: str) -> Iterator[str]:
     yield from _operator_lines(console, result.ops, result.left_in_float)
     yield from _coverage_lines(console, result.coverage)
     yield from _search_lines(console, result.search)
-    yield from _candidate_lines(result.candidates)
+    yield from _candidate_lines(result)
     yield from _fidelity_lines(console, result.fidelity)
     yield ""
     yield _row("bundle", result.bundle or "not written: the gate failed, and --strict was given")
@@ -177,7 +177,8 @@ def _size_rows(result: Build) -> list[tuple[str, ...]]:
     before, after = result.float_size_bytes, result.size_bytes
     if result.precision == "fp32":
         return [("", "fp32"), (label, size(after))]
-    head = ("", "fp32", result.precision, "change")
+    reference = "fp32" if result.fidelity.reference == "float" else "source"
+    head = ("", reference, result.precision, "change")
     return [head, (label, size(before), size(after), factor(before, after))]
 
 
@@ -282,23 +283,29 @@ def _search_lines(console: Console, search: Mapping[str, Any] | None) -> Iterato
         yield _row("", f"and {len(lines) - len(shown)} more: -v shows them")
 
 
-def _candidate_lines(candidates: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _candidate_lines(result: Build) -> Iterator[str]:
     """The artifacts of `--engine auto` beside each other, and why one was kept."""
-    if not candidates:
+    if not result.candidates:
         return
-    rows = [("ENGINE", "READS", "SIZE", "SQNR", "ONE RUN", "PARTITIONS", "")]
-    for row in candidates:
-        if row["size_bytes"] is None:
-            rows.append((row["engine"], "", "", "", "", "", f"not built: {row['reason']}"))
-            continue
-        noise = "equal" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f} dB"
-        parts = "-" if row["partitions"] is None else str(row["partitions"])
-        kept = f"<- kept: {row['reason']}" if row["kept"] else ""
-        reads = row["acts"] or row["precision"]
-        figures = (size(row["size_bytes"]), noise, _speed(row), parts)
-        rows.append((row["engine"], reads, *figures, kept))
+    metric = result.metrics[0] if result.metrics else None
+    quality = [] if metric is None else [metric["metric"].upper()]
+    rows = [("ENGINE", "READS", "SIZE", *quality, "SQNR", "ONE RUN", "PARTITIONS", "")]
+    rows += [_candidate_row(row, metric) for row in result.candidates]
     for place, line in enumerate(table(rows, gap=2)):
         yield _row("" if place else "engines", line)
+
+
+def _candidate_row(row: Mapping[str, Any], metric: Mapping[str, Any] | None) -> tuple[str, ...]:
+    measured = [] if metric is None else [""]
+    if row["size_bytes"] is None:
+        return (row["engine"], "", "", *measured, "", "", "", f"not built: {row['reason']}")
+    if metric is not None:
+        measured = ["-" if row["quality"] is None else _figure(metric, row["quality"])]
+    noise = "equal" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f} dB"
+    parts = "-" if row["partitions"] is None else str(row["partitions"])
+    kept = f"<- kept: {row['reason']}" if row["kept"] else ""
+    figures = (size(row["size_bytes"]), *measured, noise, _speed(row), parts)
+    return (row["engine"], row["acts"] or row["precision"], *figures, kept)
 
 
 def _speed(row: Mapping[str, Any]) -> str:

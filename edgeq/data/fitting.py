@@ -121,13 +121,14 @@ def match_names(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Which array feeds which input (input -> array), and the arrays that feed none.
 
-    By name; a single array feeds a single input whatever it is called (`renamings` says so), but
-    for labels. `unused` arrays (labels too) are never inputs and are not listed.
+    By name; a single array beside labels feeds a single input whatever it is called (`renamings`
+    says so). `unused` arrays (labels too) are never inputs and are not listed.
     """
     arrays = [name for name in names if name not in unused]
     wanted = [info.name for info in inputs]
-    if len(wanted) == 1 and len(arrays) == 1 and arrays != [LABELS]:
-        return {wanted[0]: arrays[0]}, ()
+    others = [name for name in arrays if name != LABELS]
+    if len(wanted) == len(others) == 1 and wanted[0] not in arrays:
+        return {wanted[0]: others[0]}, tuple(name for name in arrays if name == LABELS)
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise EdgeqError(

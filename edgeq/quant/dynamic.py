@@ -102,7 +102,7 @@ def _planned(
         ops[name], constants = decided
         for row in constants:
             encoder.put(name, row, dynamic=_is_dynamic(decided))
-    notes = (*base.notes, *encoder.notes(), *_notes(ops, base.ops))
+    notes = (*base.notes, *encoder.notes(), *_notes(ops, base.ops), *_int4_notes(ops, kernels))
     return QuantPlan(encoder.encodings, ops, notes)
 
 
@@ -126,6 +126,20 @@ def _notes(ops: Mapping[str, OpDecision], before: Mapping[str, OpDecision]) -> l
         if op.precision == "int8-weights" and op != before.get(name)
     )
     return [f"{count} `{kind}`: {reason}" for (reason, kind), count in counts.items()]
+
+
+def _int4_notes(ops: Mapping[str, OpDecision], kernels: Kernels) -> list[str]:
+    """What int4 weights mean to this engine, and how many layers had to take int8 instead."""
+    count = sum(op.precision == "dynamic-int4" for op in ops.values())
+    wider = Counter(
+        (op.reason, op.op_type)
+        for op in ops.values()
+        if op.precision == "dynamic-int8" and op.reason
+    )
+    said = [f"{number} `{kind}`: {reason}" for (reason, kind), number in wider.items()]
+    if count and kernels.dynamic_int4:
+        said.append(f"{count} layer{'s' * (count > 1)} on int4 weights: {kernels.dynamic_int4}")
+    return said
 
 
 # -- single nodes: the decision with the weights it stores, or why there is none (or nothing new)

@@ -36,7 +36,8 @@ class Kernels:
     the ops of `unclampable`. `held` are kinds (`edgeq.quant.kinds`) that have a kernel which is not
     used unless the target's policy has a ratio for it; `kept_float` says why a type has none.
     `reorders`: it changes the layout of tensors between int8 and float. `dynamic_conv` says what a
-    Conv costs that quantizes what it reads while the model runs.
+    Conv costs that quantizes what it reads while the model runs; `dynamic_int4` what a layer on int4
+    weights does instead of multiplying integers, or nothing.
     """
 
     engine: str
@@ -51,6 +52,7 @@ class Kernels:
     conv_dimensions: tuple[int, ...]
     matrix_weights_only: bool
     dynamic_conv: str
+    dynamic_int4: str
     unclampable: tuple[str, ...]
     checks: Mapping[str, Check]
     kept_float: Mapping[str, str]
@@ -102,6 +104,7 @@ ONNXRUNTIME = Kernels(
     conv_dimensions=(1, 2, 3),
     matrix_weights_only=False,
     dynamic_conv="ONNX Runtime's `ConvInteger` takes 8 times as long as its float `Conv`",
+    dynamic_int4="ONNX Runtime turns int4 weights back to floats as it runs: smaller, not faster",
     unclampable=("Sigmoid",),
     checks=MappingProxyType(
         {
@@ -148,6 +151,7 @@ LITERT = Kernels(
     conv_dimensions=(1, 2),
     matrix_weights_only=True,
     dynamic_conv="LiteRT's hybrid `Conv` takes twice as long as its float one",
+    dynamic_int4="",
     unclampable=("Sigmoid", "Softmax", "Tanh"),
     checks=MappingProxyType(
         {

@@ -72,11 +72,12 @@ def name_text(name: str) -> str:
 
 def _head(facts: CardFacts) -> str:
     share = facts.size_bytes / facts.float_size_bytes if facts.float_size_bytes else 1.0
+    whose = f"{_reference(facts.fidelity)}'s"
     return (
         f"# {facts.name}\n\n"
         f"`{facts.model['name']}` in {facts.precision} for {facts.target} "
         f"({facts.target_title}), {megabytes(facts.size_bytes)}: "
-        f"{share:.2f} of the float model's {megabytes(facts.float_size_bytes)}."
+        f"{share:.2f} of {whose} {megabytes(facts.float_size_bytes)}."
     )
 
 
@@ -87,10 +88,11 @@ def _interface(facts: CardFacts) -> str:
 
 def _quality(facts: CardFacts) -> str:
     lines = ["## Quality"]
+    reference = "float" if facts.fidelity.reference == "float" else "source"
     if facts.metrics:
         lines.append(
             _table(
-                ("metric", "float", facts.precision, "samples"),
+                ("metric", reference, facts.precision, "samples"),
                 [
                     (
                         metric["metric"],

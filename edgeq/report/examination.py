@@ -12,8 +12,13 @@ Rows = tuple[tuple[str, str], ...]
 
 
 def tensor_rows(tensors: Sequence[Mapping[str, Any]]) -> Rows:
-    """(name, "float32 [1, 3, 224, 224]") for each tensor document."""
-    return tuple((t["name"], f"{t['dtype']} [{shape_text(t['shape'])}]") for t in tensors)
+    """(name, "float32 [1, 3, 224, 224]") for each tensor document; codes with their step."""
+    return tuple((t["name"], f"{t['dtype']} [{shape_text(t['shape'])}]{_grid(t)}") for t in tensors)
+
+
+def _grid(tensor: Mapping[str, Any]) -> str:
+    scale = tensor.get("scale")
+    return "" if scale is None else f", step {scale:.4g}, zero point {tensor['zero_point']}"
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:
@@ -23,7 +28,10 @@ def shape_text(shape: Sequence[int | str | None]) -> str:
 
 def tensor_document(info: Any) -> dict[str, Any]:
     """A `TensorInfo` as JSON."""
-    return {"name": info.name, "dtype": info.dtype, "shape": list(info.shape)}
+    document = {"name": info.name, "dtype": info.dtype, "shape": list(info.shape)}
+    if info.scale is None:
+        return document
+    return {**document, "scale": info.scale, "zero_point": info.zero_point}
 
 
 def model_sections(data: Mapping[str, Any]) -> tuple[tuple[str, Rows], ...]:

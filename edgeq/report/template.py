@@ -118,6 +118,7 @@ def _precision(facts: Facts) -> Iterator[str]:
     yield "# Where ranges come from; auto tries several and keeps the one with the least error."
     yield '#algo = "minmax"'
     yield "# How weights are stored and what layers read: chosen by measuring where this is off."
+    yield "# With dynamic layers, int4 and int4-block32 store their weights in half a byte."
     yield '#weights = "int8"'
     yield '#acts = "dynamic"'
     yield "# Nodes to leave in float, by name; `edgeq inspect FILE --plan` shows them all."

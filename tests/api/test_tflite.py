@@ -149,6 +149,42 @@ def test_an_app_sees_the_border_as_it_is(net: Path, images: np.ndarray) -> None:
     assert codes.dtype == np.int8
 
 
+def test_an_app_need_not_compute_scales(net: Path, images: np.ndarray) -> None:
+    """Manifest, file and session say the same; a runner's own infos turn floats into codes."""
+    result = built(net, images, precision="int8", io="int8")
+    bundle = reader.read(result.bundle)
+    told = json.loads(bytes(tflite.parse(bundle.artifact).metadata["edgeq"]))["quantization"]
+    manifest = bundle.manifest
+    ends = (*manifest.inputs, *manifest.outputs)
+    assert told == {i.name: {"scale": i.scale, "zero_point": i.zero_point} for i in ends}
+    plain = built(net, images, precision="int8", out="plain.edgeq")
+    with edgeq.load(result.bundle) as runner, edgeq.load(plain.bundle) as floats:
+        codes = runner.run(runner.inputs[0].codes(images[:1]))["scores"]
+        wanted = floats.run({"image": images[:1]})["scores"]
+        np.testing.assert_array_equal(runner.outputs[0].values(codes), wanted)
+        assert floats.inputs[0].scale is None
+    assert "quantization" not in json.loads(
+        bytes(tflite.parse(artifact_of(plain)).metadata["edgeq"])
+    )
+
+
+@pytest.mark.parametrize("layout", ["keep", "nhwc"])
+@pytest.mark.parametrize("io", ["float", "int8"])
+def test_a_picture_fits_every_border(net: Path, images: np.ndarray, io: str, layout: str) -> None:
+    """One `[input.NAME]` table for the float model; the bundle has it for its own axes."""
+    table = {"image": {"scale": 1 / 64, "mean": 2.0}}
+    plain = built(net, images, precision="int8", input=table, out="plain.edgeq")
+    other = built(net, images, precision="int8", input=table, out="o.edgeq", io=io, layout=layout)
+    picture = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    with edgeq.load(plain.bundle) as floats, edgeq.load(other.bundle) as runner:
+        wanted = floats.run_image(picture)["scores"]
+        np.testing.assert_array_equal(
+            runner.outputs[0].values(runner.run_image(picture)["scores"]), wanted
+        )
+    told = json.loads(bytes(tflite.parse(artifact_of(other)).metadata["edgeq"]))
+    assert told["inputs"]["image"]["layout"] == ("nhwc" if layout == "nhwc" else "nchw")
+
+
 def test_codes_round_to_even_and_clip() -> None:
     end = border.Border("int8", 0.5, 3)
     values = np.array([[-0.25, 0.25, 0.75, 1e9, -1e9]], np.float32)
@@ -209,6 +245,44 @@ def test_a_free_axis_beside_the_batch_needs_a_shape(save: Callable[..., Path]) -
     assert fixed.artifacts[0].format == "tflite"
 
 
+# -- int4 weights ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["int4", "int4-block32"])
+def test_int4_weights_are_built_for_both_engines_and_read_again(
+    net: Path, weights: str, tmp_path: Path
+) -> None:
+    result = built(net, weights=weights, out="lite.edgeq")
+    assert result.ops["dynamic-int4"] == {"Gemm": 1}
+    assert result.ops["int8-weights"] == {"Conv": 1}
+    assert f"assumed --acts dynamic: `--weights {weights}`" in " ".join(result.notes)
+    assert "ONNX Runtime" not in " ".join(result.notes)
+    assert edgeq.verify(result.bundle).passed
+    counts = edgeq.inspect(result.bundle, plan=True).data["plan"]["counts"]
+    assert counts["dynamic-int4"] == 1
+
+    other = built(net, weights=weights, acts="dynamic", format="onnx", out="onnx.edgeq")
+    assert other.ops == result.ops
+    assert any("turns int4 weights back to floats" in note for note in other.notes)
+    assert edgeq.verify(other.bundle).passed
+    ours = [built.fidelity.outputs[0].sqnr_db for built in (result, other)]
+    assert abs(ours[0] - ours[1]) < 1  # the same weights; 8 bits of input are far less noise
+
+    path = tmp_path / "int4.tflite"
+    path.write_bytes(artifact_of(result))
+    kept = edgeq.build(path, target="rpi5", settings=TFLITE)
+    assert kept.ops["dynamic-int4"] == {"Gemm": 1}
+    assert kept.fidelity.outputs[0].sqnr_db is None, "bit-equal to the file they are of"
+
+
+@pytest.mark.parametrize("acts", ["static", "mixed", "fp32"])
+def test_int4_weights_are_for_layers_that_quantize_at_run_time(net: Path, acts: str) -> None:
+    with pytest.raises(EdgeqError, match="`--weights int4` is for layers that") as caught:
+        built(net, weights="int4", acts=acts)
+    assert caught.value.slug == "usage"
+    assert f"or 8 bits: `--weights int8 --acts {acts}`" in caught.value.hints
+
+
 # -- TFLite models as sources ---------------------------------------------------------------------
 
 
@@ -228,6 +302,17 @@ def test_its_own_integers_are_kept_without_data(quantized: Path) -> None:
     assert any("stay int8" in note for note in result.notes)
     assert result.fidelity.reference == "quantized.tflite"
     assert result.fidelity.outputs[0].sqnr_db is None, "bit-equal to the file they are of"
+    assert result.float_size_bytes == quantized.stat().st_size, "what it is measured against"
+
+
+def test_its_own_integers_are_evaluated_beside_the_file_itself(
+    quantized: Path, images: np.ndarray
+) -> None:
+    def largest(run: Any) -> float:
+        return float(run({"image": images})["scores"].max())
+
+    result = edgeq.build(quantized, target="rpi5", evaluate=largest, settings=TFLITE)
+    assert result.metrics[0]["baseline"] == result.metrics[0]["value"]
 
 
 def test_the_same_integers_as_onnx_are_within_one_step(quantized: Path, images: np.ndarray) -> None:
@@ -238,10 +323,16 @@ def test_the_same_integers_as_onnx_are_within_one_step(quantized: Path, images: 
     assert compared.max_lsb <= 1
 
 
-def test_it_can_be_made_float_with_a_warning(quantized: Path) -> None:
+def test_it_can_be_made_float_with_a_warning(
+    net: Path, quantized: Path, images: np.ndarray
+) -> None:
     result = edgeq.build(quantized, target="rpi5", precision="fp32")
     assert result.precision == "fp32"
+    assert result.ops["float32"]["Relu"] == 1, "though codes that end at zero need none"
     assert any("rounded" in warning for warning in result.warnings)
+    found = edgeq.compare(net, result.bundle, data={"image": images}).outputs[0]
+    assert found.sqnr_db is not None
+    assert found.sqnr_db > 20
 
 
 @pytest.mark.parametrize(
@@ -265,6 +356,11 @@ def test_the_file_itself_is_run_evaluated_inspected(quantized: Path, images: np.
     ran = edgeq.api.run(quantized, data={"image": images[:3].astype(np.int8)})
     assert ran.engine.startswith("litert ")
     assert ran.outputs[0]["dtype"] == "int8"
+    given = edgeq.api.run(quantized, data={"image": images[:3]})
+    assert given.outputs[0]["dtype"] == "float32"
+    assert any("quantized and restored at the border" in note for note in given.notes)
+    with pytest.raises(EdgeqError, match=r"wants int8 .*\[data-mismatch\]"):
+        edgeq.api.run(quantized, data={"image": images[:3, :2]})
     told = edgeq.evaluate(
         quantized, evaluate=lambda run: float(run({"image": images})["scores"].max())
     )

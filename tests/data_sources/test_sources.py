@@ -76,6 +76,8 @@ def test_a_single_array_feeds_a_single_input_whatever_its_name_and_it_is_said(np
     source = open_source(npz(foo=images(2)), inputs=[IMAGE])
     assert (source.count, source.notes) == (2, ("array `foo` is used as input `image`",))
     assert open_source({"image": images(2)}, inputs=[IMAGE]).notes == ()
+    beside_labels = open_source(npz(foo=images(2), y=np.arange(2)), inputs=[IMAGE])
+    assert "array `foo` is used as input `image`" in beside_labels.notes
 
 
 def test_an_array_without_a_name_needs_no_note(tmp_path: Path) -> None:

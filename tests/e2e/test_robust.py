@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "inspect": ("inspect",),
 }
 CPU_LIMIT_S = 10.0
+SEARCHED = ("fp16_weights_yolox_nano.tflite", "int8")
+"""A whole detector, whose int8 plan is searched for as any user's is: for minutes."""
+SEARCHED_LIMIT_S = 240.0
 SLUG = re.compile(r"^error: .+ \[([a-z0-9-]+)\]$")
 
 
@@ -89,8 +93,13 @@ def test_synthetic_data_is_data() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("file", table())
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        pytest.param(*row, marks=[pytest.mark.slow] if row == SEARCHED else [])
+        for row in product(table(), COMMANDS)
+    ],
+)
 def test_a_robust_file_builds_or_is_refused_by_name(
     shared: Path, tmp_path: Path, file: str, command: str
 ) -> None:
@@ -98,7 +107,8 @@ def test_a_robust_file_builds_or_is_refused_by_name(
     told = f"exit {done.code}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr, told
     assert done.outcome(command) == table()[file][command], told
-    assert done.cpu_s < CPU_LIMIT_S, f"{done.cpu_s:.1f} s of CPU"
+    limit = SEARCHED_LIMIT_S if (file, command) == SEARCHED else CPU_LIMIT_S
+    assert done.cpu_s < limit, f"{done.cpu_s:.1f} s of CPU"
     wanted = ("model.edgeq",) if done.outcome(command) == "builds" else ()
     assert done.written == wanted, told
 

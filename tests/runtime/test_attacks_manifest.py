@@ -132,6 +132,9 @@ def test_every_key_of_the_manifest_is_required(float_bundle: Bundle) -> None:
     )
 
 
+CODES = {"name": "x", "dtype": "int8", "shape": [1], "scale": 0.5, "zero_point": 0}
+
+
 def setting(path: str, value: object) -> Change:
     """A change that puts `value` at `a.b.0.c`."""
 
@@ -155,6 +158,11 @@ def setting(path: str, value: object) -> Change:
         ("plan", "gone.json", "`gone.json` is not in `files`"),
         ("inputs", [1], "wanted objects"),
         ("inputs", [{"name": "x", "dtype": "float32", "shape": []}] * 2, "has a name twice"),
+        ("inputs.0.scale", 0.5, "`scale` is 0.5, wanted none for float32"),
+        ("inputs.0", {**CODES, "dtype": "int64"}, "`scale` is 0.5, wanted none for int64"),
+        ("inputs.0", {**CODES, "scale": 0.0}, "`scale` is 0.0, wanted a positive float32"),
+        ("inputs.0", {**CODES, "zero_point": 128}, "`zero_point` is 128, wanted a whole"),
+        ("inputs.0", {**CODES, "zero_point": None}, "`zero_point` is None, wanted a whole"),
         ("inputs.0.shape", [1.5], "wanted dimensions"),
         ("inputs.0.shape", [-1], "wanted dimensions"),
         ("inputs.0.shape", [1] * 17, "list of at most 16"),

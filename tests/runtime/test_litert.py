@@ -446,7 +446,7 @@ def test_what_was_never_measured_is_not_run() -> None:
     assert "never measured" in capabilities.verdict("tflite-runtime", "2.14.0", "other types")
     assert [capabilities.verdict("litert", "2.1.0", kind) for kind in capabilities.KINDS] == [
         ""
-    ] * 9
+    ] * len(capabilities.KINDS)
 
 
 def test_numpy_2_is_refused_before_the_wheel_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -420,6 +420,8 @@ def spoilt(path: str, value: Any) -> Callable[[File], None]:
         (spoilt("graph.tensors.0.externalBuffer", 1), "is in another file [unsupported-type]"),
         (spoilt("graph.tensors.0.name", b"\xff"), "Tensor.name is not UTF-8 [damaged-model]"),
         (spoilt("model.buffers.1.offset", 10**6), "buffer 1 is at byte 1000000, beyond the end"),
+        (spoilt("model.buffers.1.offset", 2**64 - 1), "beyond the end [damaged-model]"),
+        (spoilt("model.buffers.1.offset", 16), "buffer 1 is in two places [damaged-model]"),
         (no_scale_above_zero, "`w` has a scale that is not above 0, or not finite"),
         (scale_not_finite, "`w` has a scale that is not above 0, or not finite"),
         (three_scales, "`w`, [2, 3], has 3 scales on axis 0 [damaged-model]"),
@@ -441,6 +443,68 @@ def test_what_is_wrong_is_refused(
 def test_scales_in_blocks_are_checked(tflite_file: NewFile, scales: Any) -> None:
     with pytest.raises(EdgeqError, match=r"`w`.* scale .*\[damaged-model\]"):
         tflite.parse(blockwise(tflite_file, scales).bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoilt("graph.tensors.1.shape", [4, 32]), None),
+        (spoilt("graph.tensors.1.shape", [8, 16]), "no scale for each block of 32"),
+        (spoilt("graph.tensors.1.quantization.quantizedDimension", 2), "has blocks on axis 2"),
+        (spoilt("graph.tensors.1.quantization.quantizedDimension", -1), "has blocks on axis -1"),
+        (spoilt("graph.tensors.1.quantization.details.scales", 1), "no scale for each block"),
+        (spoilt("graph.tensors.1.quantization.details.scales", 2), "scales in no tensor"),
+        (spoilt("graph.tensors.1.quantization.details.blockSize", 0), "has blocks of 0"),
+        (spoilt("graph.tensors.1.quantization.details.zeroPoints", 1), "zero points in blocks"),
+    ],
+)
+def test_blocks_that_do_not_fit(
+    tflite_file: NewFile, change: Callable[[File], None], message: str | None
+) -> None:
+    file = blockwise(tflite_file, np.full(4, 0.5, np.float16))
+    change(file)
+    if message is None:
+        tflite.parse(file.bytes())
+        return
+    with pytest.raises(EdgeqError, match=re.escape(message)):
+        tflite.parse(file.bytes())
+
+
+def test_the_axis_of_one_scale_is_one_of_the_tensor(dense_file: File) -> None:
+    spoil_scales(dense_file)
+    quantization = dense_file.graph.tensors[1].quantization
+    quantization.scale, quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
+    for given, axis in ((1, 1), (2, 0), (-7, 0), (2**31 - 1, 0)):
+        quantization.quantizedDimension = given
+        found = tflite.parse(dense_file.bytes()).subgraphs[0].tensors[1].quantization
+        assert found is not None and found.axis == axis
+
+
+@pytest.mark.parametrize("left_out", [2, 4, 6, 8, 13, 18])
+def test_a_recurrent_operator_lacks_only_what_it_can(tflite_file: NewFile, left_out: int) -> None:
+    file = tflite_file()
+    x = [file.tensor(f"x{at}", (1, 4)) for at in range(24)]
+    optional = {1, 5, 9, 10, 11, 12, 16, 17, 20, 21, 22, 23}
+    inputs = [-1 if at in optional else index for at, index in enumerate(x)]
+    y = file.tensor("y", (1, 4))
+    options = "UnidirectionalSequenceLSTMOptions"
+    made = file.operator("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [y], options)
+    file.ends(x, [y])
+    tflite.parse(file.bytes())
+    made.inputs[left_out] = -1
+    with pytest.raises(EdgeqError, match=r"lacks an input that it needs \[damaged-model\]"):
+        tflite.parse(file.bytes())
+
+
+def test_tensors_and_buffers_may_share(dense_file: File) -> None:
+    """Equal weights are stored once: by one buffer, or by two that lead to one vector."""
+    first = dense_file.graph.tensors[1].buffer
+    x, y = 3, dense_file.tensor("z", (1, 2))
+    w = dense_file.tensor("again", (2, 2), buffer=dense_file.buffer(bytes(16)))
+    dense_file.operator("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions")
+    dense_file.tensor("same", (2, 3), buffer=first)
+    tensors = tflite.parse(dense_file.bytes()).subgraphs[0].tensors
+    assert tensors[-1].array().tolist() == tensors[1].array().tolist()
 
 
 @pytest.mark.parametrize(
@@ -531,3 +595,65 @@ def field_offset(data: bytearray, table: int, number: int) -> int:
 def follow(data: bytearray, table: int, number: int) -> int:
     place = table + field_offset(data, table, number)
     return int(place + struct.unpack_from("<I", data, place)[0])
+
+
+# -- little files that stand for much -------------------------------------------------------------
+
+
+def many_metadata(new: NewFile) -> File:
+    file = new()
+    buffer = file.buffer(bytes(2**16))
+    for at in range(2**10):
+        file.note(f"n{at}", b"")
+        file.model.metadata[-1].buffer = buffer
+    file.ends([], [])
+    return file
+
+
+def many_strings(new: NewFile) -> File:
+    file = new()
+    count = 2**14
+    places = np.full(count + 1, 4 * (count + 2), "<i4")
+    buffer = file.buffer(struct.pack("<i", count) + places.tobytes())
+    for at in range(2**10):
+        file.tensor(f"s{at}", (count,), "STRING", buffer=buffer)
+    file.ends([], [])
+    return file
+
+
+def many_blocks(new: NewFile) -> File:
+    file = blockwise(new, np.ones(2**14, np.float16))
+    weights = file.graph.tensors[1]
+    weights.shape, weights.buffer = [2**14, 32], file.buffer(bytes(2**18))
+    file.graph.tensors += [weights] * 2**10
+    return file
+
+
+def many_options(new: NewFile) -> File:
+    """Options outside the flatbuffer, of which all are the same bytes."""
+    file = new()
+    made = file.operator("CUSTOM", [], [])
+    file.model.operatorCodes[0].customCode = b"Mine"
+    made.largeCustomOptionsOffset, made.largeCustomOptionsSize = 8, 2**10
+    file.graph.operators = [made] * 2**12
+    file.ends([], [])
+    return file
+
+
+@pytest.mark.parametrize("make", [many_metadata, many_strings, many_blocks, many_options])
+def test_what_many_share_is_not_gone_through_for_each(
+    tflite_file: NewFile, make: Callable[[NewFile], File]
+) -> None:
+    """Each of these would be copied or read a thousand times: gigabytes out of some megabytes."""
+    message = r"too many parts of the file share its vectors \[model-too-large\]"
+    with pytest.raises(EdgeqError, match=message):
+        tflite.parse(make(tflite_file).bytes())
+
+
+def test_names_in_messages_are_of_one_line(dense_file: File) -> None:
+    dense_file.graph.tensors[1].name = "a\nb\x1b[31m\u202eé".encode() + b"n" * 200
+    dense_file.graph.tensors[1].shape = [9, 9]
+    with pytest.raises(EdgeqError) as caught:
+        tflite.parse(dense_file.bytes())
+    assert r"`a\nb\x1b[31m\u202eénnn" in caught.value.message
+    assert caught.value.message.isprintable() and len(caught.value.message) < 250

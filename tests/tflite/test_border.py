@@ -171,3 +171,91 @@ def test_an_output_that_was_there_before_from_another_side_has_its_own_name(grap
     assert [row["name"] for row in opened(data).get_output_details()] == ["y"]
     assert "y" not in notes(parse(data))["channels_last"]
     assert "r" not in notes(parse(data))["channels_last"]
+
+
+def test_extra_outputs_have_the_free_batch_too(graph_of) -> None:
+    graph = graph_of("g (float[N,4] x) => (float[N,4] y) { c = Sigmoid(x)\n y = Relu(c) }", {})
+    data = tflite.write(graph, None, extra_outputs=("c",))
+    assert notes(parse(data))["free_batch"]["outputs"] == ["y", "c"]
+
+
+def test_an_output_of_a_whole_batch_is_refused(graph_of) -> None:
+    """The runtime runs a free batch sample by sample."""
+    text = """
+        g (float[N,4] x, float[N,3] z) => (int64[2] y, float[N,4] v) {
+      y = Shape(x)
+      v = Relu(x)
+    }
+    """
+    with pytest.raises(EdgeqError) as caught:
+        tflite.write(graph_of(text, {}), None)
+    assert caught.value.slug == "needs-shape"
+    assert "output `y` is of a whole batch" in caught.value.message
+    assert caught.value.hints == ("--shape x=1x4 --shape z=1x3",)
+
+
+@pytest.mark.parametrize(("scale", "refused"), [(0.0006 / 255, False), (0.0006 / 257, True)])
+def test_steps_that_xnnpack_refuses_are_refused_before_it(graph_of, scale, refused) -> None:
+    graph = graph_of(CONV.format(batch=1), weights())
+    plan = planned(graph)
+    fine = QuantPlan({**plan.tensors, "y": Encoding("int8", (scale,), (0,))}, plan.ops)
+    if not refused:
+        opened(tflite.write(graph, fine))
+        return
+    with pytest.raises(EdgeqError, match="which XNNPACK refuses; keep it in float") as caught:
+        tflite.write(graph, fine)
+    assert caught.value.slug == "unwritable-op"
+
+
+@pytest.mark.parametrize("code", [-128, 40, 127])
+def test_codes_padded_with_a_number_on_their_scale(graph_of, code) -> None:
+    text = """
+        g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+      p = Pad (x, n, k)
+      y = Conv (p, w)
+    }
+    """
+    arrays = {
+        **weights(),
+        "n": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "k": np.float32((code - 3) * np.float32(0.02)),
+    }
+    graph = graph_of(text, arrays)
+    ops = {str(n.name): OpDecision(str(n.name), n.op_type, "int8") for n in graph.nodes()}
+    tensors = {**conv_plan().tensors, "p": Encoding("int8", (0.02,), (3,))}
+    data = tflite.write(graph, QuantPlan(tensors, ops))
+    (op,) = (op for op in parse(data).subgraphs[0].operators if op.code == "PADV2")
+    assert parse(data).subgraphs[0].tensors[op.inputs[2]].array().tolist() == [code]
+    arrays["k"] = np.float32((code - 2.5) * np.float32(0.02))
+    with pytest.raises(EdgeqError, match="its codes do not hold what it pads with"):
+        tflite.write(graph_of(text, arrays), QuantPlan(tensors, ops))
+
+
+def test_weights_with_a_zero_point_are_refused_by_node_and_once(graph_of) -> None:
+    """uint8 models have them. LiteRT's int8 kernels would take any zero point for 0; what follows
+    such a node, behind a clamp that is folded into it too, is not said to be unwritable."""
+    graph = graph_of(
+        """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+            [one] a = Conv <pads = [1,1,1,1]> (x, w)
+            [clamp] b = Relu (a)
+            [two] y = MaxPool <kernel_shape = [1,1]> (b) }""",
+        weights(),
+    )
+    encoding = Encoding("int8", (0.1,), (-128,))
+    plan = QuantPlan(
+        {
+            "x": Encoding("int8", (0.02,), (3,)),
+            "w": Encoding("int8", (0.03,), (9,)),
+            "b": encoding,
+            "y": encoding,
+        },
+        {
+            "one": OpDecision("one", "Conv", "int8"),
+            "clamp": OpDecision("clamp", "Relu", "int8", fused_into="one"),
+            "two": OpDecision("two", "MaxPool", "int8"),
+        },
+    )
+    with pytest.raises(EdgeqError, match=r"`Conv` \(`one`\): its weights have a zero point") as no:
+        tflite.write(graph, plan)
+    assert no.value.slug == "unwritable-op"
+    assert "which nothing makes" not in no.value.message and "MaxPool" not in no.value.message

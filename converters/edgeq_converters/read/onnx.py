@@ -81,7 +81,8 @@ def _parse(data: bytes, name: str) -> ModelProto:
     """The message, or what the file is instead."""
     other = sniff.not_onnx(data)
     if other is not None:
-        ending = "" if other == "empty" else ", not an ONNX model"
+        meant = "a TFLite" if name.lower().endswith(".tflite") else "an ONNX"
+        ending = "" if other == "empty" else f", not {meant} model"
         raise EdgeqError("not-onnx", f"{name} is {other}{ending}", *sniff.hint(other))
     model = ModelProto()
     try:

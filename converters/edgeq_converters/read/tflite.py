@@ -70,10 +70,7 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
     """
     path = Path(path)
     data = files.read_bounded(path)
-    try:
-        model = tflite.parse(data)
-    except EdgeqError as error:
-        raise EdgeqError(error.slug, f"{path.name}: {error.message}", *error.hints) from error
+    model = parse(data, path.name)
     source = _Source(path.name, model)
     source.check()
     made = source.made(shapes)
@@ -89,6 +86,14 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES)
         plan=plan.plan_of(made.ctx, made.graph.nodes()),
         border="int8" if source.has_codes_at_its_border() else "float",
     )
+
+
+def parse(data: bytes, name: str) -> Model:
+    """The file called `name` after our own check of its bytes; errors name it."""
+    try:
+        return tflite.parse(data)
+    except EdgeqError as error:
+        raise EdgeqError(error.slug, f"{name}: {error.message}", *error.hints) from error
 
 
 class _Source:
@@ -237,7 +242,7 @@ class _Made:
         if not rounded:
             return tuple(self.ctx.notes)
         many = counted(rounded, "bias code", "bias codes")
-        return (*self.ctx.notes, f"{many} beyond 2**23 kept to 24 bits")
+        return (*self.ctx.notes, f"{many} beyond 2**23 rounded to the 24 bits of a float32")
 
     def _run(self) -> list[onnx_ir.Value]:
         """Read operator by operator; returns the outputs."""

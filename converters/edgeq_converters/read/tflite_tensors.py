@@ -132,7 +132,7 @@ def _join_batches(schema: Any, model: Any, parsed: tflite.Model, shown: Sequence
         return
     tensors = parsed.subgraphs[0].tensors
     rows = [tensors[at].name for at in shown if tensors[at].shape[:1] == (1,)]
-    told["free_batch"] = {**free, "outputs": [*free["outputs"], *rows]}
+    told["free_batch"] = {**free, "outputs": [*free.get("outputs", ()), *rows]}
     for entry in model.metadata:
         name = entry.name.decode() if isinstance(entry.name, bytes) else entry.name
         if name == NOTES:

@@ -74,7 +74,11 @@ def write(
     border.name_outputs(file)
     said: dict[str, Any] = dict(metadata or {})
     if fixed.inputs:
-        said["free_batch"] = {"inputs": list(fixed.inputs), "outputs": list(fixed.outputs)}
+        joined = [
+            *fixed.outputs,
+            *(name for name in extra_outputs if batch.is_batched(graph, name)),
+        ]
+        said["free_batch"] = {"inputs": list(fixed.inputs), "outputs": list(dict.fromkeys(joined))}
     last = sorted({*turned, *(file.name(at) for at in e.made_in(LAST))})
     if last:
         said["channels_last"] = last

@@ -19,8 +19,10 @@ from edgeq_runtime.errors import EdgeqError
 
 MAX_TABLES = 2**17
 """About a second's work; the largest public models have some 20,000."""
-MAX_ELEMENTS = 2**24
-"""Of vectors and strings, those of bytes aside."""
+MAX_ELEMENTS = 2**23
+"""Of vectors and strings, those of bytes aside; up to 40 bytes of memory each."""
+MAX_SHOWN = 100
+"""Characters of a name in a message."""
 
 _FORMATS = {
     "bool": "<B",
@@ -79,6 +81,14 @@ def _words(kind: str) -> tuple[str, ...]:
 def damaged(message: str) -> EdgeqError:
     """The error of bytes that contradict themselves."""
     return EdgeqError("damaged-model", message, "get the file again, or export it again")
+
+
+def shown(name: str) -> str:
+    """A name out of a file as messages print it: short, on one line, without control characters."""
+    short = name[:MAX_SHOWN]
+    if short.isprintable():
+        return short
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
 
 
 def read(data: memoryview, root: str) -> dict[str, Any]:

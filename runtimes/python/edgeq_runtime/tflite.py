@@ -8,7 +8,7 @@ run it is the engine's affair. Enumerations are the schema's names ("SAME", "REL
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,31 +17,33 @@ import numpy as np
 from edgeq_runtime import flatbuffer
 from edgeq_runtime import tflite_schema as schema
 from edgeq_runtime.errors import EdgeqError
-from edgeq_runtime.flatbuffer import damaged
+from edgeq_runtime.flatbuffer import damaged, shown
 
 MAX_RANK = 16
 MAX_BYTES = 2**36
 """Of one tensor, constant or not: more than any engine here can hold."""
 MAX_DEPTH = 16
 """Subgraphs that call each other."""
+MOST_READ = 4
+"""How often the bytes of a file may be copied or gone through, shared vectors counted each time."""
 LEFT_OUT = -1
 """The index of an input that an operator goes without."""
 _REFUSED = ("DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES")
-_MAY_LACK = {
-    "FULLY_CONNECTED": 2,
-    "CONV_2D": 2,
-    "DEPTHWISE_CONV_2D": 2,
-    "TRANSPOSE_CONV": 3,
-    "CONV_3D": 2,
-    "CONV_3D_TRANSPOSE": 3,
-    "SVDF": 3,
-    "LSTM": 1,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": 1,
-    "BIDIRECTIONAL_SEQUENCE_LSTM": 1,
-    "BIDIRECTIONAL_SEQUENCE_RNN": 1,
-    "CUSTOM": 0,
+_LSTM = frozenset({1, 5, 9, 10, 11, 12, 16, 17})
+_MAY_LACK: Mapping[str, frozenset[int]] = {
+    "FULLY_CONNECTED": frozenset({2}),
+    "CONV_2D": frozenset({2}),
+    "DEPTHWISE_CONV_2D": frozenset({2}),
+    "TRANSPOSE_CONV": frozenset({3}),
+    "CONV_3D": frozenset({2}),
+    "CONV_3D_TRANSPOSE": frozenset({3}),
+    "SVDF": frozenset({3}),
+    "LSTM": _LSTM | {20, 21, 22, 23},
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM | {20, 21, 22, 23},
+    "BIDIRECTIONAL_SEQUENCE_LSTM": _LSTM | {at + 17 for at in _LSTM} | set(range(39, 48)),
+    "BIDIRECTIONAL_SEQUENCE_RNN": frozenset({9, 10, 11}),
 }
-"""The first input that an operator can go without; kernels of others follow a null pointer."""
+"""The inputs that an operator can go without; kernels of others follow a null pointer."""
 _STORED = {"bfloat16": "uint16", "int4": "uint8", "uint4": "uint8", "int2": "uint8"}
 """What numpy reads the bytes of a type as that it does not have."""
 
@@ -79,7 +81,8 @@ class Tensor:
         """The constant: int4 as int8, uint4 as uint8, bfloat16 as float32, strings as objects."""
         assert self.data is not None, f"`{self.name}` is no constant"
         if self.dtype == "string":
-            rows = [bytes(self.data[start:stop]) for start, stop in _strings(self.data)]
+            places = _places(self.data).tolist()
+            rows = [bytes(self.data[start:stop]) for start, stop in zip(places, places[1:])]
             return np.array(rows, dtype=object).reshape(self.shape)
         if self.dtype.startswith("float8"):
             raise EdgeqError("unsupported-type", f"`{self.name}` is of type {self.dtype}")
@@ -161,9 +164,9 @@ def parse(data: bytes) -> Model:
         raise damaged("a TFLite file without a graph")
     buffers = tuple(_buffer(view, number, row) for number, row in enumerate(table["buffers"]))
     codes = tuple(map(_code, table["operator_codes"]))
+    file = _File(view, buffers, codes, len(table["subgraphs"]))
     subgraphs = tuple(
-        _Graph(view, number, row, buffers, codes, len(table["subgraphs"])).subgraph()
-        for number, row in enumerate(table["subgraphs"])
+        _Graph(file, number, row).subgraph() for number, row in enumerate(table["subgraphs"])
     )
     _check_calls(subgraphs)
     return Model(
@@ -171,7 +174,7 @@ def parse(data: bytes) -> Model:
         description=table["description"] or "",
         subgraphs=subgraphs,
         signatures=_signatures(table["signature_defs"], subgraphs),
-        metadata=_metadata(table["metadata"], buffers),
+        metadata=_metadata(table["metadata"], file),
     )
 
 
@@ -183,6 +186,8 @@ def _buffer(view: memoryview, number: int, row: Mapping[str, Any]) -> memoryview
         return data
     if start + size > len(view):
         raise damaged(f"buffer {number} is at byte {start}, beyond the end")
+    if row["data"]:
+        raise damaged(f"buffer {number} is in two places")
     return view[start : start + size]
 
 
@@ -209,24 +214,36 @@ def _code(row: Mapping[str, Any]) -> _Code:
     return _Code(name, options, row["version"], custom if name == "CUSTOM" else "")
 
 
-class _Graph:
-    """One subgraph while it is read."""
+class _File:
+    """What all subgraphs of a file share."""
 
     def __init__(
         self,
         view: memoryview,
-        number: int,
-        row: Mapping[str, Any],
         buffers: Sequence[memoryview],
         codes: Sequence[_Code],
         graphs: int,
     ) -> None:
-        self._view = view
+        self.view = view
+        self.buffers = buffers
+        self.codes = codes
+        self.graphs = graphs
+        self._left = MOST_READ * len(view)
+
+    def take(self, size: int) -> None:
+        """Count bytes that are copied or gone through: of a shared vector, each time."""
+        self._left -= size
+        if self._left < 0:
+            raise EdgeqError("model-too-large", "too many parts of the file share its vectors")
+
+
+class _Graph:
+    """One subgraph while it is read."""
+
+    def __init__(self, file: _File, number: int, row: Mapping[str, Any]) -> None:
+        self._file = file
         self._where = "" if number == 0 else f"subgraph {number}: "
         self._row = row
-        self._buffers = buffers
-        self._codes = codes
-        self._graphs = graphs
         self._count = len(row["tensors"])
 
     def subgraph(self) -> Subgraph:
@@ -258,7 +275,7 @@ class _Graph:
 
     def _tensor(self, index: int, row: Mapping[str, Any], made: bool) -> Tensor:
         name = row["name"] or ""
-        what = f"tensor {index} `{name[:100]}`"
+        what = f"tensor {index} `{shown(name)}`"
         dtype = self._dtype(row, what)
         shape = row["shape"]
         if made and self._data(row["buffer"], what):
@@ -286,9 +303,10 @@ class _Graph:
 
     def _data(self, number: int, what: str) -> memoryview:
         """The bytes of a buffer; number 0 stands for none, whatever it holds."""
-        if number >= max(len(self._buffers), 1):
-            raise self._damaged(f"{what} is buffer {number}, of {len(self._buffers)}")
-        return self._buffers[number] if number else self._view[:0]
+        buffers = self._file.buffers
+        if number >= max(len(buffers), 1):
+            raise self._damaged(f"{what} is buffer {number}, of {len(buffers)}")
+        return buffers[number] if number else self._file.view[:0]
 
     def _dtype(self, row: Mapping[str, Any], what: str) -> str:
         number = row["type"]
@@ -316,7 +334,8 @@ class _Graph:
     def _check_bytes(self, data: memoryview, shape: Sequence[int], dtype: str, what: str) -> None:
         """A constant has the bytes that its shape needs, no fewer and no more."""
         if dtype == "string":
-            count = sum(1 for _ in _strings(data))
+            self._file.take(len(data))
+            count = len(_places(data)) - 1
             if count != math.prod(shape):
                 raise self._damaged(f"{what}, {list(shape)}, has {count} strings")
         elif dtype not in schema.BITS:
@@ -337,7 +356,7 @@ class _Graph:
         axis = row["quantized_dimension"]
         if row["details"] is not None:
             table, fields = row["details"]
-            return self._blockwise(table, fields, axis, what)
+            return self._blockwise(table, fields, axis, shape, what)
         scale, zero_point = row["scale"], row["zero_point"]
         if not scale:
             return None
@@ -353,15 +372,17 @@ class _Graph:
         zero_point = zero_point or (0,)
         if len(zero_point) < len(scale):
             zero_point = zero_point * len(scale)
-        return Quantization(scale, zero_point, axis if len(scale) > 1 else max(axis, 0))
+        return Quantization(scale, zero_point, axis if 0 <= axis < len(shape) else 0)
 
     def _blockwise(
-        self, table: str, row: Mapping[str, Any], axis: int, what: str
+        self, table: str, row: Mapping[str, Any], axis: int, shape: Sequence[int], what: str
     ) -> Quantization | None:
         if table != "BlockwiseQuantization" or row["block_shape"]:
             raise EdgeqError("unsupported-type", f"{self._where}{what} is quantized by {table}")
         if row["block_size"] < 1 or not 0 <= row["scales"] < self._count:
             raise self._damaged(f"{what} has blocks of {row['block_size']}, scales in no tensor")
+        if not 0 <= axis < len(shape):
+            raise self._damaged(f"{what}, {list(shape)}, has blocks on axis {axis}")
         if row["zero_points"] > 0:
             raise EdgeqError("unsupported-type", f"{self._where}{what} has zero points in blocks")
         return Quantization((), (), axis, row["block_size"], row["scales"])
@@ -373,25 +394,28 @@ class _Graph:
             if blocks is None or not blocks.block_size:
                 continue
             scales = tensors[blocks.scales_tensor]
-            count, left = divmod(math.prod(tensor.shape), blocks.block_size)
+            count = math.prod(tensor.shape) // blocks.block_size
+            left = tensor.shape[-1] % blocks.block_size  # a block ends with its row
             good = scales.data is not None and scales.dtype in ("float16", "float32", "bfloat16")
             if not good or left or math.prod(scales.shape) != count:
                 raise self._damaged(
-                    f"`{tensor.name}`, {list(tensor.shape)}, has no scale for each block of "
+                    f"`{shown(tensor.name)}`, {list(tensor.shape)}, has no scale for each block of "
                     f"{blocks.block_size}"
                 )
+            self._file.take(len(scales.data or b""))
             values = scales.array()
             if not ((values > 0) & np.isfinite(values)).all():
-                raise self._damaged(f"`{tensor.name}` has a scale that is not above 0")
+                raise self._damaged(f"`{shown(tensor.name)}` has a scale that is not above 0")
 
     # -- operators --------------------------------------------------------------------------------
 
     def _operator(self, number: int, row: Mapping[str, Any]) -> Operator:
-        if row["opcode_index"] >= len(self._codes):
+        if row["opcode_index"] >= len(self._file.codes):
             raise self._damaged(f"operator {number} is of kind {row['opcode_index']}, not listed")
-        code = self._codes[row["opcode_index"]]
-        what = f"{code.custom or code.name} (operator {number})"
-        if LEFT_OUT in row["inputs"][: _MAY_LACK.get(code.name)]:
+        code = self._file.codes[row["opcode_index"]]
+        what = f"{shown(code.custom) or code.name} (operator {number})"
+        lacks = {at for at, index in enumerate(row["inputs"]) if index == LEFT_OUT}
+        if not code.custom and lacks - _MAY_LACK.get(code.name, frozenset()):
             raise self._damaged(f"{what} lacks an input that it needs")
         return Operator(
             code=code.name,
@@ -419,16 +443,18 @@ class _Graph:
 
     def _custom_options(self, row: Mapping[str, Any], what: str) -> bytes:
         start, size = row["large_custom_options_offset"], row["large_custom_options_size"]
-        if start <= 1:
-            return bytes(row["custom_options"])
-        if start + size > len(self._view):
-            raise self._damaged(f"{what} has its options at byte {start}, beyond the end")
-        return bytes(self._view[start : start + size])
+        options = row["custom_options"]
+        if start > 1:
+            if start + size > len(self._file.view):
+                raise self._damaged(f"{what} has its options at byte {start}, beyond the end")
+            options = self._file.view[start : start + size]
+        self._file.take(len(options))
+        return bytes(options)
 
     def _check_called(self, value: Any, what: str) -> None:
         for index in value if isinstance(value, tuple) else (value,):
-            if not 0 <= index < self._graphs:
-                raise self._damaged(f"{what} calls subgraph {index}, of {self._graphs}")
+            if not 0 <= index < self._file.graphs:
+                raise self._damaged(f"{what} calls subgraph {index}, of {self._file.graphs}")
 
     def _check_order(self, graph: Subgraph) -> None:
         """Each operator reads what is there before it runs, and nothing is made twice. A custom one
@@ -440,7 +466,7 @@ class _Graph:
             if tensor.data is not None or tensor.is_variable:
                 ready.add(index)
         for number, operator in enumerate(graph.operators):
-            what = f"{operator.custom or operator.code} (operator {number})"
+            what = f"{shown(operator.custom) or operator.code} (operator {number})"
             for index in operator.inputs:
                 if index not in ready and index != LEFT_OUT and not operator.custom:
                     raise self._damaged(f"{what} reads tensor {index} before it is made")
@@ -493,10 +519,10 @@ def _signatures(
     for row in rows:
         key, number = row["signature_key"] or "", row["subgraph_index"]
         if number >= len(subgraphs):
-            raise damaged(f"signature `{key[:100]}` is of subgraph {number}")
+            raise damaged(f"signature `{shown(key)}` is of subgraph {number}")
         graph = subgraphs[number]
-        inputs = _named(row["inputs"], graph.inputs, f"signature `{key[:100]}`, inputs")
-        outputs = _named(row["outputs"], graph.outputs, f"signature `{key[:100]}`, outputs")
+        inputs = _named(row["inputs"], graph.inputs, f"signature `{shown(key)}`, inputs")
+        outputs = _named(row["outputs"], graph.outputs, f"signature `{shown(key)}`, outputs")
         found.append(Signature(key, inputs, outputs, number))
     if len({row.key for row in found}) < len(found):
         raise damaged("two signatures of one name")
@@ -507,40 +533,41 @@ def _named(rows: Sequence[Mapping[str, Any]], known: Sequence[int], what: str) -
     names = {row["name"] or "": row["tensor_index"] for row in rows}
     if len(names) < len(rows):
         raise damaged(f"{what}: one name twice")
+    there = set(known)
     for name, index in names.items():
-        if index not in known:
-            raise damaged(f"{what}: `{name[:100]}` is tensor {index}, which is none of the graph's")
+        if index not in there:
+            text = f"`{shown(name)}` is tensor {index}, which is none of the graph's"
+            raise damaged(f"{what}: {text}")
     return names
 
 
-def _metadata(
-    rows: Sequence[Mapping[str, Any]], buffers: Sequence[memoryview]
-) -> Mapping[str, bytes]:
+def _metadata(rows: Sequence[Mapping[str, Any]], file: _File) -> Mapping[str, bytes]:
     entries: dict[str, bytes] = {}
     for row in rows:
         name, number = row["name"] or "", row["buffer"]
-        if number >= len(buffers):
-            raise damaged(f"metadata `{name[:100]}` is buffer {number}, of {len(buffers)}")
+        if number >= len(file.buffers):
+            raise damaged(f"metadata `{shown(name)}` is buffer {number}, of {len(file.buffers)}")
         if name in entries:
-            raise damaged(f"metadata `{name[:100]}` is there twice")
-        entries[name] = bytes(buffers[number])
+            raise damaged(f"metadata `{shown(name)}` is there twice")
+        file.take(len(file.buffers[number]))
+        entries[name] = bytes(file.buffers[number])
     return entries
 
 
-def _strings(data: memoryview) -> Iterator[tuple[int, int]]:
-    """[start, stop) of each string: a count, count + 1 offsets (int32), the bytes."""
+def _places(data: memoryview) -> Any:
+    """Where each string begins, and the last ends. A constant of strings is a count, count + 1
+    offsets (int32), the bytes."""
     if len(data) < 4:
         raise damaged("a constant of strings is cut off")
     count = int.from_bytes(data[:4], "little")
     if 4 * (count + 2) > len(data):
         raise damaged(f"a constant of {count} strings has {len(data)} bytes")
-    places = np.frombuffer(data, "<i4", count + 1, 4).tolist()
+    places = np.frombuffer(data, "<i4", count + 1, 4)
     if places[0] != 4 * (count + 2) or places[-1] > len(data):
         raise damaged("a constant of strings does not hold what it says")
-    for start, stop in zip(places, places[1:]):
-        if start > stop:
-            raise damaged("a string of less than no bytes")
-        yield start, stop
+    if (places[1:] < places[:-1]).any():
+        raise damaged("a string of less than no bytes")
+    return places
 
 
 def _unpacked(packed: Any, dtype: str, count: int) -> Any:

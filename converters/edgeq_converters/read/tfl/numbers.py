@@ -18,6 +18,9 @@ UNSIGNED_SHIFT = 128
 """uint8 code - 128 = int8 code, zero point likewise."""
 
 _CODES = ("int8", "uint8", "int4")
+INT4_BLOCKS = (16, 32, 64, 128, 256)
+"""How many elements of a row share a scale, where plans have such rows."""
+
 _FLOATS = ("float16", "bfloat16")
 
 
@@ -47,6 +50,25 @@ def weight_encoding(tensor: Tensor, perm: Sequence[int]) -> Encoding | None:
             array, points = around, (0,)
     symmetric = not any(points) and int(array.min(initial=0)) >= -affine.WEIGHT_LIMIT
     return Encoding("int8", numbers.scale, points, axis, symmetric, "the file")
+
+
+def int4_encoding(tensor: Tensor, tensors: Sequence[Tensor], axis: int) -> Encoding | None:
+    """How int4 holds a matrix [rows, columns] whose rows lie along `axis` of what was read of it;
+    None where plans have no such codes: with a zero point, or in other blocks."""
+    found = tensor.quantization
+    if tensor.dtype != "int4" or found is None or len(tensor.shape) != 2:
+        return None
+    if found.block_size:
+        if found.block_size not in INT4_BLOCKS:
+            return None
+        held = np.asarray(tensors[found.scales_tensor].array(), np.float32).reshape(-1)
+        scale = tuple(float(item) for item in held)
+    elif any(found.zero_point) or found.axis != 0:
+        return None
+    else:
+        scale = found.scale if len(found.scale) > 1 else found.scale * tensor.shape[0]
+    zeros, block = (0,) * len(scale), found.block_size or None
+    return Encoding("int4", scale, zeros, axis, True, "the file", block)
 
 
 def bias_encoding(input_scale: float, weights: Encoding) -> Encoding:

@@ -28,7 +28,9 @@ def _decision(ctx: Reading, node: onnx_ir.Node) -> OpDecision:
     if precision is None:
         return OpDecision(name, node.op_type, "float32", _FLOAT)
     if precision != "int8":
-        return OpDecision(name, node.op_type, precision, "the file has only its weights in int8")
+        stored = "int4" if precision == "dynamic-int4" else "int8"
+        reason = f"the file has only its weights in {stored}"
+        return OpDecision(name, node.op_type, precision, reason)
     host = ctx.hosts.get(node)
     if host is not None and ctx.precisions.get(host) == "int8":
         return OpDecision(name, node.op_type, "int8", fused_into=str(host.name))

@@ -250,7 +250,10 @@ class Reading:
         source = self.weight_only.get(index, index)
         encoding = numbers.weight_encoding(self.tensors[source], perm)
         if encoding is not None and any(encoding.zero_point):
-            self.note("weights with a zero point, which int8 TFLite has not: written as ONNX only")
+            self.note(
+                "weights with a zero point, which int8 TFLite has not: as integers they are "
+                "written as ONNX only"
+            )
         return self._keyed(("weight", index, perm), np.transpose(array, perm), index, encoding)
 
     def stored_codes(self, index: int, perm: Perm) -> Encoding | None:
@@ -464,6 +467,8 @@ class Reading:
         node = made.producer()
         held = node.inputs[1] if node is not None and node.op_type != "Gather" else None
         held = node.inputs[0] if node is not None and node.op_type == "Gather" else held
+        if held is not None and self._in_int4(node, held, source, weight, precision):
+            return
         encoding = None if held is None else self.encodings.get(held)
         if node is None or held is None or encoding is None or constant(held) is None:
             return
@@ -476,6 +481,27 @@ class Reading:
         if weight in self.weight_only and precision == "dynamic-int8":
             precision = "int8-weights"
         self.precisions[node] = precision
+
+    def _in_int4(
+        self,
+        node: onnx_ir.Node | None,
+        held: onnx_ir.Value,
+        source: int,
+        weight: int,
+        precision: str,
+    ) -> bool:
+        """Whether a layer reads floats and a matrix of int4, which then is said."""
+        if precision != "dynamic-int8" or node is None or constant(held) is None:
+            return False
+        if weight in self.weight_only or self.encoding(source) is not None:
+            return False
+        axis = 0 if node.op_type == "Gemm" else 1
+        encoding = numbers.int4_encoding(self.tensors[weight], self.tensors, axis)
+        if encoding is None:
+            return False
+        self.encodings[held] = encoding
+        self.precisions[node] = "dynamic-int4"
+        return True
 
     def target(self, index: int, source: int) -> onnx_ir.Value:
         """The shape of the tensor `index` for a Reshape of `source`; a free batch is copied."""

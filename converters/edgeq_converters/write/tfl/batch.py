@@ -11,6 +11,7 @@ from edgeq.ir import Graph
 from edgeq.ir.inference import infer
 from edgeq.passes import constant_folding, dead_nodes
 from edgeq.passes.report import Log
+from edgeq_converters.write.tfl import samples
 
 _MAX_ROUNDS = 8
 
@@ -27,7 +28,8 @@ class Fixed:
 def fixed(graph: Graph) -> Fixed:
     """`graph` with every free leading axis of an input at size 1.
 
-    Raises EdgeqError [needs-shape] where another axis of an input is free.
+    Raises EdgeqError [needs-shape] where another axis of an input is free, or an output is of all
+    samples at once.
     """
     batched = tuple(info.name for info in graph.inputs if info.shape and _is_free(info.shape[0]))
     for info in graph.inputs:
@@ -39,22 +41,13 @@ def fixed(graph: Graph) -> Fixed:
                 "batch",
                 f"--shape {info.name}={sizes}",
             )
-    outputs = tuple(info.name for info in graph.outputs if info.shape and _is_free(info.shape[0]))
-    mixed = _of_all_samples(graph, batched) - set(outputs)
-    if mixed:
-        name = sorted(mixed)[0]
-        shapes = (
-            "x".join("1" if _is_free(size) else str(size) for size in info.shape)
-            for info in graph.inputs
-            if info.name in batched
-        )
-        raise EdgeqError(
-            "needs-shape",
-            f"TFLite files are run sample by sample, and output `{name}` is of a whole batch",
-            " ".join(
-                f"--shape {given}={sizes}" for given, sizes in zip(batched, shapes, strict=True)
-            ),
-        )
+    made = _made_of(graph, batched)
+    outputs = tuple(
+        info.name
+        for info in graph.outputs
+        if info.name in made and info.shape and _is_free(info.shape[0])
+    )
+    _check_apart(graph, batched, outputs)
     if not batched and all(_is_static(value) for value in graph.values()):
         return Fixed(graph)
     graph = graph.clone()
@@ -68,10 +61,35 @@ def fixed(graph: Graph) -> Fixed:
         dead_nodes.run(graph, log)
         if not log.changed:
             break
-    return Fixed(graph, batched, outputs if batched else ())
+    return Fixed(graph, batched, outputs)
 
 
-def _of_all_samples(graph: Graph, batched: tuple[str, ...]) -> set[str]:
+def _check_apart(graph: Graph, batched: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Refuse a graph in which the samples of a batch are not apart."""
+    whole = sorted(_made_of(graph, batched) - set(outputs))
+    name = whole[0] if whole else samples.mixed(graph, batched, outputs) if batched else None
+    if name is None:
+        return
+    shapes = {
+        info.name: "x".join("1" if _is_free(size) else str(size) for size in info.shape)
+        for info in graph.inputs
+        if info.name in batched
+    }
+    raise EdgeqError(
+        "needs-shape",
+        f"TFLite files are run sample by sample, and output `{name}` is of a whole batch",
+        " ".join(f"--shape {given}={shapes[given]}" for given in batched),
+    )
+
+
+def is_batched(graph: Graph, name: str) -> bool:
+    """Whether the leading axis of a tensor is free."""
+    value = graph.value(name)
+    shape = None if value is None else value.shape
+    return shape is not None and len(shape) > 0 and _is_free(shape[0])
+
+
+def _made_of(graph: Graph, batched: tuple[str, ...]) -> set[str]:
     """The outputs of known shape that follow from the inputs `batched`."""
     home = graph.model.graph
     reached = {value for value in home.inputs if value.name in batched}

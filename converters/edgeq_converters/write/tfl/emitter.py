@@ -24,6 +24,7 @@ from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import Encoding, OpDecision, QuantPlan
 from edgeq_converters.write.clamps import codes_of, is_dropped, mismatch
 from edgeq_converters.write.tfl import narrow
+from edgeq_converters.write.tfl.builder import Builder
 from edgeq_converters.write.tfl.file import File
 
 AS_IS, LAST, FLAT = "as it is", "channels last", "flattened from channels last"
@@ -56,13 +57,13 @@ def to_first(rank: int) -> tuple[int, ...]:
     return (0, rank - 1, *range(1, rank - 1))
 
 
-class Emitter:
+class Emitter(Builder):
     """Writes the nodes of one static graph into a file; `failures` are (op type, node, reason)."""
 
     def __init__(self, graph: Graph, plan: QuantPlan | None, file: File) -> None:
+        super().__init__(file)
         self.graph = graph
         self.plan = plan or QuantPlan({}, {})
-        self.file = file
         self.node: onnx_ir.Node = None  # type: ignore[assignment]  # that is written, or was last
         self.failures: list[tuple[str, str, str]] = []
         self._at: dict[Key, int] = {}
@@ -71,7 +72,6 @@ class Emitter:
         self._permuted: dict[onnx_ir.Value, tuple[int, tuple[int, ...]]] = {}
         self._done: set[onnx_ir.Node] = set()
         self._stood_in: set[onnx_ir.Value] = set()
-        self._numbers: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     # -- what the graph and the plan say
 
@@ -82,7 +82,7 @@ class Emitter:
         for node in nodes:
             if node in self._done or node.op_type == "Constant":
                 continue
-            self.node = node
+            self.node, self.label = node, str(node.outputs[0].name)[:LABEL_LENGTH]
             handler = handlers(node)
             try:
                 if handler is None:
@@ -279,40 +279,6 @@ class Emitter:
             made = self.make(value, layout)
             self.op("DEQUANTIZE" if encoding is None else "QUANTIZE", [at], [made])
 
-    def stage(self, at: int, made: int) -> int:
-        """Where an operator that keeps type and codes of `at` writes what is to be `made`: there,
-        or in a tensor that `settle` brings there."""
-        if self.file.dtype(at) == self.file.dtype(made) and self._one_code(at, made):
-            return made
-        return self.temp(self.file.shape(made), like=at)
-
-    def settle(self, at: int, made: int) -> None:
-        """Let the tensor `made` hold what `at` does: cast, requantized, or in its own shape."""
-        had, wanted = self.file.dtype(at), self.file.dtype(made)
-        if at == made:
-            return
-        if had != wanted:
-            self.op("CAST", [at], [made], in_data_type=had, out_data_type=wanted)
-        elif self._one_code(at, made):
-            self.reshape(at, made)
-        else:
-            self.op("QUANTIZE", [at], [made])
-
-    def requantized(self, at: int, made: int) -> int:
-        """The codes of `at` at the scale and zero point of `made`."""
-        if self._one_code(at, made):
-            return at
-        part = self.temp(self.file.shape(at), like=made)
-        self.op("QUANTIZE", [at], [part])
-        return part
-
-    def _one_code(self, one: int, other: int) -> bool:
-        """Whether two tensors have the same scale and zero point, or none."""
-        had, wanted = self.file.parameters(one), self.file.parameters(other)
-        return had.keys() == wanted.keys() and all(
-            np.array_equal(had[key], wanted[key]) for key in had if key != "axis"
-        )
-
     def same_codes(self, one: onnx_ir.Value, other: onnx_ir.Value) -> bool:
         """Whether the node at hand may pass codes of `one` on as those of `other`."""
         if not self.int8:
@@ -321,52 +287,6 @@ class Emitter:
         if first is None or second is None:
             return first is second
         return (first.scale, first.zero_point) == (second.scale, second.zero_point)
-
-    def temp(self, shape: Sequence[int], *, like: int | None = None, dtype: str = "float32") -> int:
-        """A tensor between two operators of one node: of the type and codes of `like`, or plain."""
-        name = f"{self._made()}_part"
-        if like is None:
-            return self.file.tensor(name, shape, dtype)
-        return self.file.tensor(name, shape, self.file.dtype(like), **self.file.parameters(like))
-
-    def numbers(self, values: Any, dtype: str = "int32", name: str = "") -> int:
-        """A plain constant, int32 unless said otherwise; equal ones are one tensor."""
-        array = np.asarray(values, dtype)
-        key = dtype, array.shape, array.tobytes()
-        if key not in self._numbers:
-            label = name or f"{self._made()}_numbers"
-            self._numbers[key] = self.file.constant(label, array)
-        return self._numbers[key]
-
-    def op(self, code: str, inputs: Sequence[int], outputs: Sequence[int], **options: Any) -> None:
-        """Add an operator; see `File.op`."""
-        self.file.op(code, inputs, outputs, **options)
-
-    def reshaped(self, at: int, shape: Sequence[int]) -> int:
-        """`at` in another shape of as many elements; itself where it has that shape."""
-        if self.file.shape(at) == tuple(shape):
-            return at
-        made = self.temp(shape, like=at)
-        self.reshape(at, made)
-        return made
-
-    def reshape(self, source: int, made: int) -> None:
-        """The elements of `source` in the shape of `made`."""
-        shape = list(self.file.shape(made))
-        self.op("RESHAPE", [source, self.numbers(shape)], [made], new_shape=shape)
-
-    def transposed(self, at: int, order: Sequence[int]) -> int:
-        """`at` with its axes in `order`: a RESHAPE where only axes of size 1 move."""
-        shape = self.file.shape(at)
-        if list(order) == sorted(order):
-            return at
-        made = self.temp([shape[axis] for axis in order], like=at)
-        kept = [axis for axis in order if shape[axis] != 1]
-        if kept == sorted(kept):
-            self.reshape(at, made)
-        else:
-            self.op("TRANSPOSE", [at, self.numbers(list(order))], [made])
-        return made
 
     # -- constants
 
@@ -521,11 +441,6 @@ class Emitter:
         ]
 
     # -- inside
-
-    def _made(self) -> str:
-        """What the node at hand makes first; a file of constants alone has no node."""
-        name = "constant" if self.node is None else str(self.node.outputs[0].name)
-        return name[:LABEL_LENGTH]
 
     def _register(self, value: onnx_ir.Value, codes: bool, layout: str, at: int) -> None:
         rank = len(self.shape(value)) if layout != FLAT else 2

@@ -12,6 +12,9 @@ from edgeq.ir import constant, dtype_of
 from edgeq_converters.write.clamps import mismatch
 from edgeq_converters.write.tfl.emitter import Array, Emitter, Unwritable
 
+MOST_STEPS = 256
+"""How many steps of its result a step of an int8 layer's products is at most, in XNNPACK."""
+
 
 def transposer(order: Sequence[int]) -> Callable[[Array], Array]:
     """Brings an array's axes into `order`."""
@@ -45,6 +48,7 @@ def check_scales(
     e: Emitter, data: onnx_ir.Value, weights: onnx_ir.Value, bias: onnx_ir.Value | None
 ) -> None:
     """Whether the plan's bias of an int8 layer is in steps of s_x * s_w, as kernels add it."""
+    check_steps(e, data, weights)
     if not e.int8 or bias is None:
         return
     x, w, b = (e.encoding(value) for value in (data, weights, bias))
@@ -57,6 +61,21 @@ def check_scales(
         raise mismatch(f"the scale of bias `{bias.name}` is not that of its products")
     if any(b.zero_point):
         raise mismatch(f"bias `{bias.name}` has a zero point")
+
+
+def check_steps(e: Emitter, data: onnx_ir.Value, weights: onnx_ir.Value) -> None:
+    """Whether an int8 layer's result has steps that XNNPACK can bring its products to; a file in
+    which one has not is refused as a whole."""
+    if not e.int8 or e.node is None:
+        return
+    x, w, y = (e.encoding(value) for value in (data, weights, e.node.outputs[0]))
+    if x is None or w is None or y is None:
+        return  # who takes it says so
+    if x.scale[0] * max(w.scale) >= MOST_STEPS * y.scale[0]:
+        raise Unwritable(
+            f"one step of its products is over {MOST_STEPS} of its result, which XNNPACK refuses; "
+            f"keep it in float: `--keep-float {e.node.name}`"
+        )
 
 
 def bias_or_zeros(

@@ -17,8 +17,9 @@ from edgeq.ir import Graph
 from edgeq_converters.write import onnx
 from edgeq_runtime.engines import onnxruntime
 
-_TOLERANCE = 1e-3
-"""Of the largest value of an output: far beyond what sums in another order cost."""
+_TOLERANCE = 0.03
+"""Of the largest value of an output. Sums in another order cost 0.003 where a norm is of numbers
+that hardly differ; another sample changes far more."""
 
 Feeds = Mapping[str, NDArray[Any]]
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from edgeq_runtime.errors import EdgeqError
+from edgeq_runtime.flatbuffer import shown
 from edgeq_runtime.tflite import LEFT_OUT, Model, Operator, Subgraph, Tensor
 
 FLOAT, HALF, WEIGHTS, INT8, UINT8, INT16 = (
@@ -21,7 +24,8 @@ FLOAT, HALF, WEIGHTS, INT8, UINT8, INT16 = (
     "int8 weights with int16 activations",
 )
 DYNAMIC, INT4, OTHER = "dynamic int8", "int4", "other types"
-KINDS = (FLOAT, HALF, WEIGHTS, INT8, UINT8, INT16, DYNAMIC, INT4, OTHER)
+BLOCKS, LOWEST = "int4 in blocks", "a dynamic layer with the int4 code -8"
+KINDS = (FLOAT, HALF, WEIGHTS, INT8, UINT8, INT16, DYNAMIC, INT4, BLOCKS, LOWEST, OTHER)
 
 _ANY = (0, 0)
 _END = (9999, 0)
@@ -39,26 +43,37 @@ CAPABILITIES: tuple[tuple[str, tuple[tuple[int, int], tuple[int, int]], str, str
     ("tflite-runtime", _OLD, INT4, "it gives NaN, fails, or dies"),
 )
 """No row: nobody has measured it, and it is not run."""
+KERNELS: tuple[tuple[str, str, str, str], ...] = (
+    # (engine, resolver, kind, what goes wrong), where XNNPACK's kernels compute rightly
+    ("litert", "builtin", LOWEST, "without XNNPACK it takes -8 for another code"),
+    ("litert", "reference", BLOCKS, "the reference kernels do not read the scales of blocks"),
+)
 
 _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE", "CAST")
 _SMALL = ("int4", "uint4", "int2")
 _KNOWN = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool", "string")
 
 
-def check(model: Model, engine: str, version: str) -> None:
+def check(model: Model, engine: str, version: str, resolver: str = "auto") -> None:
     """Refuse what this engine does not compute rightly. Raises EdgeqError [engine-cannot]."""
+    hint = 'run it with LiteRT: pip install "edgeq-runtime[litert]"'
+    if engine == "litert":
+        hint = 'run it with the kernels of XNNPACK: open_session(model, resolver="auto")'
     for kind, where in kinds(model).items():
-        wrong = verdict(engine, version, kind)
+        wrong = verdict(engine, version, kind, resolver)
         if wrong:
             raise EdgeqError(
                 "engine-cannot",
                 f"{engine} {version} cannot run {kind} ({where}): {wrong}",
-                'run it with LiteRT: pip install "edgeq-runtime[litert]"',
+                hint,
             )
 
 
-def verdict(engine: str, version: str, kind: str) -> str:
+def verdict(engine: str, version: str, kind: str, resolver: str = "auto") -> str:
     """What goes wrong with a kind of model; "" where it computes rightly."""
+    for *row, wrong in KERNELS:
+        if row == [engine, resolver, kind]:
+            return wrong
     numbers = [int(row) for row in re.findall(r"[0-9]{1,9}", version)[:2]]
     major, minor = (numbers + [0, 0])[:2]
     for name, (first, before), row, wrong in CAPABILITIES:
@@ -79,14 +94,19 @@ def kinds(model: Model) -> Mapping[str, str]:
 def _kinds(graph: Subgraph) -> Iterator[tuple[str, str]]:
     for tensor in graph.tensors:
         if tensor.dtype in _SMALL:
-            yield INT4, f"tensor `{tensor.name[:60]}`"
+            yield INT4, f"tensor `{shown(tensor.name)}`"
+            if tensor.quantization is not None and tensor.quantization.block_size:
+                yield BLOCKS, f"tensor `{shown(tensor.name)}`"
         elif tensor.dtype not in _KNOWN:
-            yield OTHER, f"{tensor.dtype} tensor `{tensor.name[:60]}`"
+            yield OTHER, f"{tensor.dtype} tensor `{shown(tensor.name)}`"
     for number, operator in enumerate(graph.operators):
-        where = f"{operator.custom or operator.code}, operator {number}"
+        where = f"{shown(operator.custom) or operator.code}, operator {number}"
         inputs = [graph.tensors[index] for index in operator.inputs if index != LEFT_OUT]
         outputs = [graph.tensors[index] for index in operator.outputs]
         yield _kind(operator, inputs, outputs), where
+        is_dynamic = operator.code == "FULLY_CONNECTED" and inputs[0].dtype == "float32"
+        if is_dynamic and any(map(_has_lowest, inputs[1:2])):
+            yield LOWEST, where
 
 
 def _kind(operator: Operator, inputs: list[Tensor], outputs: list[Tensor]) -> str:
@@ -101,6 +121,17 @@ def _kind(operator: Operator, inputs: list[Tensor], outputs: list[Tensor]) -> st
         if dtype in used:
             return kind
     return FLOAT
+
+
+def _has_lowest(weights: Tensor) -> bool:
+    """Whether int4 weights with a scale per row hold -8, in rows of whole bytes: others go to a
+    kernel that can."""
+    found = weights.quantization
+    if weights.dtype != "int4" or weights.data is None or found is None or found.block_size:
+        return False
+    pairs = np.frombuffer(weights.data, np.uint8)
+    lowest = ((pairs & 0x0F) == 0x08) | ((pairs >> 4) == 0x08)
+    return weights.shape[-1:] != () and weights.shape[-1] % 2 == 0 and bool(lowest.any())
 
 
 def _quantized(inputs: list[Tensor]) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_runtime import tflite
+from edgeq_runtime import limits, tflite
 from edgeq_runtime.engines import capabilities, quiet
 from edgeq_runtime.engines.feeds import first_line, input_mistake, output_mistake
 from edgeq_runtime.errors import EdgeqError
-from edgeq_runtime.flatbuffer import damaged
+from edgeq_runtime.flatbuffer import damaged, shown
 from edgeq_runtime.tensors import Dimension, TensorInfo
 
 FORMATS = ("tflite",)
@@ -38,7 +38,6 @@ RESOLVERS: Mapping[str, str] = {
 """Which kernels: XNNPACK's where it has them; TFLite's own; the slow ones that define them."""
 _CODES = ("int8", "uint8", "int16")
 _ERRORS = (RuntimeError, ValueError, TypeError, MemoryError, OverflowError, SystemError)
-_MAX_NOTES = 2**20
 
 
 class Session:
@@ -58,10 +57,10 @@ class Session:
         self.version = version
         self.mode = mode
         graph = model.subgraphs[0]
-        self._feeds, self._fetches = _names(model)
+        self._feeds, self._fetches = names_of(model)
         free = notes(model).get("free_batch", {})
-        self._looped = _free(free, "inputs", self._feeds)
-        self._joined = _free(free, "outputs", self._fetches)
+        self._looped = _free(free.get("inputs", ()), self._feeds)
+        self._joined = _free(free.get("outputs", ()), self._fetches)
         self.inputs = tuple(
             _info(name, graph.tensors[index], name in self._looped)
             for name, index in self._feeds.items()
@@ -108,7 +107,10 @@ class Session:
         if len(set(counts.values())) > 1:
             rows = ", ".join(f"`{name}` {count}" for name, count in counts.items())
             raise EdgeqError("bad-input", f"the inputs differ in their batch: {rows}")
-        return next(iter(counts.values()), 1)
+        count = next(iter(counts.values()), 1)
+        if count == 0:
+            raise EdgeqError("bad-input", f"input `{next(iter(counts))}`: a batch without rows")
+        return count
 
     def _run(self, arrays: Mapping[str, Any], wanted: Sequence[str], count: int) -> dict[str, Any]:
         self._resize(arrays)
@@ -167,7 +169,7 @@ def open_session(
     """
     data = bytes(model) if isinstance(model, bytes) else _contents(model)
     checked = tflite.parse(data)
-    capabilities.check(checked, engine, version)
+    capabilities.check(checked, engine, version, resolver)
     mode = "default" if resolver == "auto" else resolver
     if exact and HALVES in checked.metadata:
         data, mode = data.replace(HALVES.encode(), b"x" * len(HALVES)), "exact"
@@ -193,12 +195,34 @@ def notes(model: tflite.Model) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(bytes(text[:_MAX_NOTES]).decode("utf-8"))
+        value = json.loads(
+            bytes(text[: limits.MAX_MANIFEST_BYTES]).decode("utf-8"),
+            parse_int=_integer,
+            parse_constant=_integer,
+        )
     except (ValueError, RecursionError):
         raise damaged(f"the metadata entry `{NOTES}` is not JSON") from None
     if not isinstance(value, dict) or value.get("format") != 1:
         raise damaged(f"the metadata entry `{NOTES}` is not of format 1")
+    free = value.get("free_batch", {})
+    ends = [free]
+    if isinstance(free, dict):
+        ends = [free.get(key, []) for key in ("inputs", "outputs")]
+    for key, lists in (("free_batch", ends), ("channels_last", [value.get("channels_last", [])])):
+        if not all(map(_are_names, lists)):
+            raise damaged(f"the metadata entry `{NOTES}` has no names in `{key}`")
     return value
+
+
+def _integer(text: str) -> int:
+    """A number of JSON, which has no NaN; thousands of digits would take minutes."""
+    if len(text) > limits.MAX_JSON_NUMBER:
+        raise ValueError(text[:80])
+    return int(text)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _contents(path: str) -> bytes:
@@ -215,47 +239,44 @@ def _usable() -> int:
     return min(os.cpu_count() or 1, MOST_THREADS)
 
 
-def _names(model: tflite.Model) -> tuple[dict[str, int], dict[str, int]]:
+def names_of(model: tflite.Model) -> tuple[dict[str, int], dict[str, int]]:
     """Name -> tensor of the inputs, and of the outputs, in the model's order."""
     graph = model.subgraphs[0]
     known = {row.key: row for row in model.signatures if row.subgraph == 0}
     chosen = known.get(SIGNATURE) or (next(iter(known.values())) if len(known) == 1 else None)
     if chosen is None:
         return _unique(graph, graph.inputs), _unique(graph, graph.outputs)
-    inputs = {name: index for index in graph.inputs for name in _called(chosen.inputs, index)}
-    outputs = {name: index for index in graph.outputs for name in _called(chosen.outputs, index)}
-    if (
-        set(inputs.values()) != set(graph.inputs) or not outputs
-    ):  # inputs without a name are run too
+    inputs = _in_order(chosen.inputs, graph.inputs)
+    outputs = _in_order(chosen.outputs, graph.outputs)
+    if set(inputs.values()) != set(graph.inputs) or not outputs:  # unnamed inputs are fed too
         return _unique(graph, graph.inputs), _unique(graph, graph.outputs)
     return inputs, outputs
 
 
-def _called(names: Mapping[str, int], index: int) -> list[str]:
-    return [name for name, tensor in names.items() if tensor == index]
+def _in_order(names: Mapping[str, int], indices: Sequence[int]) -> dict[str, int]:
+    """The names of a signature, in the order of the graph."""
+    place = {index: at for at, index in enumerate(indices)}
+    return dict(sorted(names.items(), key=lambda row: place[row[1]]))
 
 
 def _unique(graph: tflite.Subgraph, indices: Sequence[int]) -> dict[str, int]:
     """The tensors' own names; a second one of a name gets a number."""
     found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for index in indices:
-        plain = graph.tensors[index].name or f"tensor_{index}"
-        name, count = plain, 1
+        name = plain = graph.tensors[index].name or f"tensor_{index}"
         while name in found:
-            count += 1
-            name = f"{plain}_{count}"
+            counts[plain] = counts.get(plain, 1) + 1
+            name = f"{plain}_{counts[plain]}"
         found[name] = index
     return found
 
 
-def _free(table: Any, key: str, known: Mapping[str, int]) -> tuple[str, ...]:
+def _free(names: Sequence[str], known: Mapping[str, int]) -> tuple[str, ...]:
     """Names of the tensors with a free leading axis."""
-    names = table.get(key, []) if isinstance(table, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise damaged(f"the metadata entry `{NOTES}` has no names in `free_batch`")
     missing = [name for name in names if name not in known]
     if missing:
-        raise damaged(f"`free_batch` names `{missing[0][:100]}`, which the file does not have")
+        raise damaged(f"`free_batch` names `{shown(missing[0])}`, which the file does not have")
     return tuple(dict.fromkeys(names))
 
 
@@ -267,7 +288,7 @@ def _info(name: str, tensor: tflite.Tensor, free: bool) -> TensorInfo:
             shape[axis] = None if axis else BATCH
     if free:
         if tensor.shape[:1] != (1,):
-            raise damaged(f"`free_batch` names `{name[:100]}`, whose first size is not 1")
+            raise damaged(f"`free_batch` names `{shown(name)}`, whose first size is not 1")
         shape[0] = BATCH
     scale, zero_point = _grid(tensor)
     return TensorInfo(name, dtype, tuple(shape), scale, zero_point)
@@ -308,10 +329,11 @@ def _inside(graph: tflite.Subgraph, inputs: list[int], outputs: list[int]) -> se
     """The operators between the tensors that a part reads and those that it makes."""
     makers = {index: number for number, op in enumerate(graph.operators) for index in op.outputs}
     found: set[int] = set()
-    waiting = [index for index in outputs if index not in inputs]
+    given = set(inputs)
+    waiting = [index for index in outputs if index not in given]
     while waiting:
         number = makers.get(waiting.pop())
         if number is not None and number not in found:
             found.add(number)
-            waiting += [i for i in graph.operators[number].inputs if i not in inputs]
+            waiting += [i for i in graph.operators[number].inputs if i not in given]
     return found

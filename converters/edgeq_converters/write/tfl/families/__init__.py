@@ -33,7 +33,7 @@ def handler(node: onnx_ir.Node) -> Handler | None:
     """The handler of a node, if its operator has one, or one that says why there can be none."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
     name = f"{domain}{node.op_type}"
-    reason = _reasons().get(name)
+    reason = refused().get(name)
     return handlers().get(name) if reason is None else _refusal(reason)
 
 
@@ -44,7 +44,7 @@ def _modules() -> tuple[Any, ...]:
 
 
 @functools.cache
-def _reasons() -> Mapping[str, str]:
+def refused() -> Mapping[str, str]:
     """Operators that can have no form, and why: the modules' tables `REFUSED`."""
     found: dict[str, str] = {}
     for module in _modules():

@@ -14,7 +14,7 @@ from edgeq.quant.layers import bias_vector
 from edgeq.quant.plan import DYNAMIC
 from edgeq_converters.write.clamps import mismatch
 from edgeq_converters.write.tfl.emitter import Array, Emitter, Unwritable
-from edgeq_converters.write.tfl.layers import check_scales, input_at, require_float
+from edgeq_converters.write.tfl.layers import check_scales, check_steps, input_at, require_float
 
 _MAX_RANK = 5
 """Most axes of a BATCH_MATMUL."""
@@ -163,6 +163,7 @@ def _layer(e: Emitter, node: onnx_ir.Node, linear: Linear) -> None:
     """With the bias that an Add behind it adds."""
     array = constant(linear.weights)
     assert array is not None
+    check_steps(e, linear.data, linear.weights)
     source, filters = _operands(e, linear)
     value = node.outputs[0]
     add = _bias_behind(e, value, array.shape[1])

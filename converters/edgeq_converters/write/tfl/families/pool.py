@@ -38,6 +38,7 @@ def max_pool(e: Emitter, node: onnx_ir.Node) -> None:
     source = e.take(data, LAST)
     name, value = ("NONE", node.outputs[0]) if dilated else e.activation(node.outputs[0])
     made = e.make(value, LAST)
+    target = e.stage(source, made)
     if not padding(axes) or (dilated and padding(axes) == "SAME"):
         source = _pad_lowest(e, data, source, axes)
         axes = [
@@ -45,9 +46,10 @@ def max_pool(e: Emitter, node: onnx_ir.Node) -> None:
             for axis in axes
         ]
     if dilated:
-        _combined(e, "MAXIMUM", source, made, axes)
-        return
-    _pooled(e, "MAX_POOL_2D", source, made, axes, name)
+        _combined(e, "MAXIMUM", source, target, axes)
+    else:
+        _pooled(e, "MAX_POOL_2D", source, target, axes, name)
+    e.settle(target, made)
 
 
 def _windows(e: Emitter, node: onnx_ir.Node) -> list[Window]:
@@ -181,18 +183,20 @@ def average_pool(e: Emitter, node: onnx_ir.Node) -> None:
     source = e.take(node.inputs[0], LAST, codes=codes)
     name, value = e.activation(node.outputs[0])
     made = e.make(value, LAST)
+    target = float_form(e, made) if codes is False else e.stage(source, made)
     if codes is None and (full or padding(axes)):
         if full and any(axis.before or axis.after for axis in axes):
             source, axes = pad_zeros(e, source, axes), _after_padding(axes)
-        _pooled(e, "AVERAGE_POOL_2D", source, made, axes, name)
+        _pooled(e, "AVERAGE_POOL_2D", source, target, axes, name)
     elif shrink is not None:
-        _every_place(e, source, made, axes, shrink, name)
+        _every_place(e, source, target, axes, shrink, name)
     else:
         if any(axis.before or axis.after for axis in axes):
             source, axes = pad_zeros(e, source, axes), _after_padding(axes)
-        target = float_form(e, made)
         _corrected(e, source, target, axes, counts, name)
         as_codes(e, target, made)
+        return
+    e.settle(target, made)
 
 
 def _after_padding(axes: Sequence[Window]) -> list[Window]:
@@ -315,7 +319,10 @@ def _reduced(e: Emitter, node: onnx_ir.Node, code: str) -> None:
     data = node.inputs[0]
     layout = e.layout(data)
     axes = e.numbers(_spatial(e, data, layout))
-    e.op(code, [e.take(data, layout), axes], [e.make(node.outputs[0], layout)], keep_dims=True)
+    source, made = e.take(data, layout), e.make(node.outputs[0], layout)
+    target = made if code == "MEAN" else e.stage(source, made)  # a mean has a scale of its own
+    e.op(code, [source, axes], [target], keep_dims=True)
+    e.settle(target, made)
 
 
 def lp_pool(e: Emitter, node: onnx_ir.Node) -> None:

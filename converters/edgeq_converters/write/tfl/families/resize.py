@@ -7,6 +7,7 @@ Where those are the same, TFLite's operator is taken; else GATHER, or a product 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _MODES = ((False, True), (False, False), (True, False))
 _MOST_COPIES = 4
 """How often an element is repeated by a CONCATENATION at most; XNNPACK's takes five operands."""
 
+_NO_CODE = 128
 _CLOSE = 1e-6
 """How far two weights of an interpolation may lie apart: a few roundings of float32."""
 
@@ -204,6 +206,7 @@ def _repeated(
     """Every element so many times, by copies side by side: XNNPACK has no operator for nearest."""
     source = e.take(node.inputs[0], LAST)
     made = e.make(node.outputs[0], LAST)
+    target = e.stage(source, made)
     shape = list(e.file.shape(source))
     for stretch, count in sorted(zip(stretches, times, strict=True), key=lambda row: -row[0].axis):
         axis = stretch.axis - 1
@@ -213,7 +216,8 @@ def _repeated(
         e.op("CONCATENATION", [flat] * count, [copies], axis=2)
         shape[axis] *= count
         source = copies
-    e.reshape(source, made)
+    e.reshape(source, target)
+    e.settle(target, made)
 
 
 def gathered(e: Emitter, at: int, axis: int, indices: Array) -> int:
@@ -238,16 +242,17 @@ def _operator(e: Emitter, node: onnx_ir.Node, code: str, align: bool, half: bool
     """`code` over images, a line being one of one row."""
     source = e.take(node.inputs[0], LAST)
     made = e.make(node.outputs[0], LAST)
-    target = made
+    staged = target = e.stage(source, made)
     shape = e.file.shape(source)
     if len(shape) == 3:
         source = e.reshaped(source, [shape[0], 1, *shape[1:]])
         outs = e.file.shape(made)
-        target = e.temp([outs[0], 1, *outs[1:]], like=made)
+        target = e.temp([outs[0], 1, *outs[1:]], like=staged)
     size = e.numbers(e.file.shape(target)[1:3])
     e.op(code, [source, size], [target], align_corners=align, half_pixel_centers=half)
-    if target != made:
-        e.reshape(target, made)
+    if target != staged:
+        e.reshape(target, staged)
+    e.settle(staged, made)
 
 
 def _interpolated(
@@ -345,15 +350,20 @@ def depth_to_space(e: Emitter, node: onnx_ir.Node) -> None:
         shape = e.file.shape(at)
         depth = e.reshaped(at, [int(np.prod(shape[:-1])), shape[-1] // block**2, block**2])
         at = e.reshaped(e.transposed(depth, (0, 2, 1)), shape)
-    e.op("DEPTH_TO_SPACE", [at], [e.make(node.outputs[0], LAST)], block_size=block)
+    _blocks_moved(e, node, "DEPTH_TO_SPACE", at)
 
 
 def space_to_depth(e: Emitter, node: onnx_ir.Node) -> None:
     """SPACE_TO_DEPTH."""
     require_float(node)
-    at = e.take(node.inputs[0], LAST)
-    block = int(e.attribute("blocksize", 1))
-    e.op("SPACE_TO_DEPTH", [at], [e.make(node.outputs[0], LAST)], block_size=block)
+    _blocks_moved(e, node, "SPACE_TO_DEPTH", e.take(node.inputs[0], LAST))
+
+
+def _blocks_moved(e: Emitter, node: onnx_ir.Node, code: str, at: int) -> None:
+    made = e.make(node.outputs[0], LAST)
+    target = e.stage(at, made)
+    e.op(code, [at], [target], block_size=int(e.attribute("blocksize", 1)))
+    e.settle(target, made)
 
 
 # -- padding
@@ -432,8 +442,10 @@ def _pad_constant(
         raise Unwritable("what it pads with is computed while the model runs")
     number = 0.0 if array is None or not array.size else float(array.reshape(-1)[0])
     made = e.make(node.outputs[0], layout)
+    target = e.stage(source, made)
     if number == 0.0:
-        e.op("PAD", [source, e.numbers(ends)], [made])
+        e.op("PAD", [source, e.numbers(ends)], [target])
+        e.settle(target, made)
         return
     parameters = e.file.parameters(source)
     if parameters:
@@ -441,16 +453,18 @@ def _pad_constant(
         filler = e.file.constant(f"{node.outputs[0].name}_filler", codes, **parameters)
     else:
         filler = e.numbers([number], e.file.dtype(source))
-    e.op("PADV2", [source, e.numbers(ends), filler], [made])
+    e.op("PADV2", [source, e.numbers(ends), filler], [target])
+    e.settle(target, made)
 
 
 def _code(number: float, parameters: Mapping[str, Any]) -> int:
     """The int8 code that stands for `number`, which lies on the scale."""
     scale, point = float(parameters["scale"][0]), int(parameters["zero_point"][0])
     steps = number / scale
-    if not -128 <= steps + point <= 127 or abs(steps - round(steps)) > _CLOSE * abs(steps):
+    code = round(steps) + point if math.isfinite(steps) else _NO_CODE
+    if not -128 <= code <= 127 or abs(steps - round(steps)) > _CLOSE * abs(steps):
         raise Unwritable("its codes do not hold what it pads with")
-    return round(steps) + point
+    return code
 
 
 HANDLERS = {
