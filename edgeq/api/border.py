@@ -97,6 +97,16 @@ def _border(tensor: Tensor, channels_last: set[str]) -> Border:
     return Border(tensor.dtype, float(found.scale[0]), int(found.zero_point[0]), is_last)
 
 
+def codes(found: Mapping[str, Border], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The float model's inputs as a file with these borders takes them."""
+    return {name: found.get(name, PLAIN).codes(array) for name, array in feeds.items()}
+
+
+def values(found: Mapping[str, Border], outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What a file with these borders gives, as the float model would."""
+    return {name: found.get(name, PLAIN).values(array) for name, array in outputs.items()}
+
+
 class FloatSession:
     """A session of the runtime seen from the float model: the same names, floats, its axes."""
 
@@ -108,9 +118,8 @@ class FloatSession:
         self.outputs = tuple(map(self._info, session.outputs))
 
     def run(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Any]:
-        given = {name: self._borders.get(name, PLAIN).codes(a) for name, a in feeds.items()}
-        got = self.raw.run(given, names=names)
-        return {name: self._borders.get(name, PLAIN).values(array) for name, array in got.items()}
+        got = self.raw.run(codes(self._borders, feeds), names=names)
+        return values(self._borders, got)
 
     def close(self) -> None:
         self.raw.close()

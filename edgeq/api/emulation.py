@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgeq.api import timing
+from edgeq.api import border, timing
 from edgeq.api.border import open_as_float
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ class Replay:
 
 
 def outputs(artifact: bytes, samples: list[Any], on: str) -> tuple[Arrays, ...]:
-    """What the core `on` computes of `samples`, in the artifact's own inputs and outputs."""
+    """What the core `on` computes of `samples`, both in the float model's terms."""
     from edgeq.devices import emulated
 
-    found: tuple[Arrays, ...] = emulated.run(artifact, samples, core=on).outputs
-    return found
+    found = border.borders(artifact)
+    given = [border.codes(found, feeds) for feeds in samples]
+    ran = emulated.run(artifact, given, core=on)
+    return tuple(border.values(found, row) for row in ran.outputs)
 
 
 def score(evaluation: Any, artifact: bytes, on: str) -> Any:

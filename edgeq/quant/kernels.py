@@ -36,8 +36,8 @@ class Kernels:
     the ops of `unclampable`. `held` are kinds (`edgeq.quant.kinds`) that have a kernel which is not
     used unless the target's policy has a ratio for it; `kept_float` says why a type has none.
     `reorders`: it changes the layout of tensors between int8 and float. `dynamic_conv` says what a
-    Conv costs that quantizes what it reads while the model runs; `dynamic_int4` what a layer on int4
-    weights does instead of multiplying integers, or nothing.
+    Conv costs that quantizes what it reads while the model runs; `dynamic_int4` what a layer on
+    int4 weights does instead of multiplying integers, or nothing.
     """
 
     engine: str

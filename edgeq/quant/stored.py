@@ -38,7 +38,8 @@ gates they have: each has one scale (TFLite int8 specification)."""
 class Weight:
     """A constant that is stored in codes: one scale per index of `axis`, or one for all.
 
-    `shared`: so many neighbours along `axis` have the same scale, that of a gate. In int4 it is a matrix, with a scale per `block` of each row along `axis` where there is one.
+    `shared`: so many neighbours along `axis` have the same scale, that of a gate. In int4 it is a
+    matrix, with a scale per `block` of each row along `axis` where there is one.
     """
 
     tensor: str

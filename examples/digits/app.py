@@ -1,4 +1,5 @@
-"""An app on the device: load a bundle, classify images. Needs `edgeq-runtime[onnxruntime]` alone.
+"""An app on the device: load a bundle, classify images. Needs `edgeq-runtime` alone, with the
+engine of the bundle: `[onnxruntime]`, or `[litert]` for TFLite.
 
 python app.py digits-rpi5-int8.edgeq eval.npz
 """

@@ -195,6 +195,7 @@ def test_codes_round_to_even_and_clip() -> None:
 
 def test_channels_go_last_and_come_back() -> None:
     end = border.Border("float32", channels_last=True)
+    assert border.PLAIN.codes(np.array(2.5, np.float32)).shape == ()  # a scalar stays one
     array = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     assert end.codes(array).shape == (1, 3, 4, 2)
     np.testing.assert_array_equal(end.values(end.codes(array)), array)

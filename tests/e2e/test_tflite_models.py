@@ -284,7 +284,9 @@ def test_both_engines_give_the_same_codes(
 
 @each(CONVOLUTIONAL)
 def test_the_public_integers_survive(net: Callable[[str], Net], tmp_path: Path, name: str) -> None:
-    """int8 TFLite in, int8 TFLite out: bit for bit; as ONNX the same answers."""
+    """int8 TFLite in, int8 TFLite out: bit for bit. As ONNX within one code, but for the residual
+    nets: LiteRT rounds the ties of their last average away from zero and ONNX Runtime to even (one
+    value in a hundred, by one code), which the layer behind it and a softmax spread."""
     samples = net(name).scored[0][:50]
     public = net(name).int8_file
     assert public is not None
@@ -298,8 +300,11 @@ def test_the_public_integers_survive(net: Callable[[str], Net], tmp_path: Path, 
         )
         found = scores(reader.read(result.bundle).artifact, samples)
         steps = np.abs(found - wanted) * 256  # softmax codes are 1/256 apart
-        assert float(steps.max()) == 0 or form == "onnx"
-        np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
+        residual = form == "onnx" and name.startswith("resnet8")
+        least = 0.95 if residual else 1.0
+        assert float((steps <= 1).mean()) >= least, form
+        assert float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean()) >= least, form
+        assert form == "onnx" or float(steps.max()) == 0
 
 
 def _loader(shared: Path) -> ModuleType:

@@ -15,7 +15,17 @@ from tfl_seeds import serialized
 _WHOLE = (0, 1, -1, 2, 3, 4, 5, 7, 8, 16, 64, 127, 128, 255, -2, -128, 2**15, 2**31 - 1, -(2**31))
 _HUGE = (2**31, 2**32 - 1, 2**32, 2**40, 2**63 - 1, -(2**63), 2**64 - 1)
 _REAL = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, float("inf"), float("nan"), 0.5, 1e-6)
-_WORDS = (b"", b"x", b"\xff\xfe", b"a\0b", b"serving_default", b"edgeq", b"%s", b"n" * 300)
+_WORDS = (
+    b"",
+    b"x",
+    b"\xff\xfe",
+    b"a\0b",
+    b"serving_default",
+    b"edgeq",
+    b"%s",
+    b"n" * 300,
+    b"a\nb\x1b[2J",
+)
 
 Mutation = Callable[[random.Random, Any], None]
 

@@ -163,6 +163,14 @@ def test_batches_must_agree(tflite_file: NewFile) -> None:
         (b'{"format": 1, "free_batch": 3}', "has no names in `free_batch`"),
         (b'{"format": 1, "free_batch": {"inputs": "x"}}', "has no names in `free_batch`"),
         (b'{"format": 1, "free_batch": {"inputs": ["z"]}}', "names `z`, which the file does not"),
+        (b'{"format": 1, "free_batch": null}', "has no names in `free_batch`"),
+        (b'{"format": 1, "free_batch": {"outputs": [["y"]]}}', "has no names in `free_batch`"),
+        (b'{"format": 1, "free_batch": {"inputs": ["\\ud800\\n"]}}', r"names `\ud800\n`, which"),
+        (b'{"format": 1, "channels_last": 3}', "has no names in `channels_last`"),
+        (b'{"format": 1, "channels_last": [[1]]}', "has no names in `channels_last`"),
+        (b'{"format": 1, "x": NaN}', "the metadata entry `edgeq` is not JSON"),
+        (b'{"format": 1, "x": ' + b"9" * 10**6 + b"}", "the metadata entry `edgeq` is not JSON"),
+        (b"[]", "the metadata entry `edgeq` is not of format 1"),
         (b'{"format": 1, "free_batch": {"inputs": ["w"]}}', "names `w`, which the file does not"),
     ],
 )
@@ -170,6 +178,33 @@ def test_notes_that_are_wrong(dense_file: File, entry: bytes, message: str) -> N
     dense_file.note("edgeq", entry)
     with pytest.raises(EdgeqError, match=re.escape(message) + r".*\[damaged-model\]"):
         litert.open_session(dense_file.bytes())
+
+
+def test_a_batch_without_rows_of_an_input_without_elements(tflite_file: NewFile) -> None:
+    file = tflite_file()
+    x, a, y = file.tensor("x", (1, 0)), file.tensor("a", (1, 2)), file.tensor("y", (1, 2))
+    file.operator("RELU", [a], [y])
+    file.ends([x, a], [y])
+    session = litert.open_session(noted(file, free_batch={"inputs": ["x"], "outputs": []}))
+    feeds = {"x": np.zeros((2, 0), np.float32), "a": np.ones((1, 2), np.float32)}
+    assert session.run(feeds)["y"].tolist() == [[1, 1]]
+    with pytest.raises(EdgeqError, match=r"input `x`: a batch without rows \[bad-input\]"):
+        session.run({**feeds, "x": feeds["x"][:0]})
+
+
+def test_thousands_of_names_are_no_work(tflite_file: NewFile) -> None:
+    """Twenty thousand of one text, then as many of a signature."""
+    file = tflite_file()
+    count = 20_000
+    ends = [file.tensor("x" if at else "x_2", (1,)) for at in range(count)]
+    file.ends(ends, ends)
+    names, _ = tflite_session.names_of(tflite_session.tflite.parse(file.bytes()))
+    assert list(names.values()) == ends
+    assert list(names)[:4] == ["x_2", "x", "x_3", "x_4"]
+    file.sign({f"n{at}": at for at in reversed(ends)}, {"last": ends[-1]}, "serving_default")
+    names, outputs = tflite_session.names_of(tflite_session.tflite.parse(file.bytes()))
+    assert list(names) == [f"n{at}" for at in range(count)]
+    assert outputs == {"last": count - 1}
 
 
 def test_a_free_batch_of_two(tflite_file: NewFile) -> None:
@@ -437,6 +472,48 @@ def test_kinds_of_models(
     message = rf"^tflite-runtime 2\.14\.0 cannot run .*{wrong}.* \[engine-cannot\]$"
     with pytest.raises(EdgeqError, match=message):
         capabilities.check(model, "tflite-runtime", "2.14.0")
+
+
+def int4_dense(file: File, lowest: int, *, blocks: bool) -> bytes:
+    """y = x * codes, of which some are `lowest`."""
+    codes = np.full((4, 32), 7, np.int8)
+    codes[:, ::3] = lowest
+    pairs = (codes.reshape(-1, 2) & 0x0F).astype(np.uint8)
+    x, y = file.tensor("x", (1, 32)), file.tensor("y", (1, 4))
+    scales = None if blocks else np.ones(4)
+    stored = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
+    w = file.tensor("w", (4, 32), "INT4", data=stored, scale=scales, zero_point=[0] * 4)
+    if blocks:
+        held = file.tensor("s", (4, 1), "FLOAT16", data=np.ones(4, np.float16))
+        made = file.graph.tensors[w].quantization = file.schema.QuantizationParametersT()
+        made.detailsType = file.schema.QuantizationDetails.BlockwiseQuantization
+        made.details = file.schema.BlockwiseQuantizationT()
+        made.details.scales, made.details.zeroPoints, made.details.blockSize = held, -1, 32
+    file.operator("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=13)
+    file.ends([x], [y])
+    data: bytes = file.bytes()
+    return data
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("lowest", [-7, -8])
+@pytest.mark.parametrize("kernels", ["auto", "builtin", "reference"])
+def test_int4_by_each_of_the_kernels(
+    tflite_file: NewFile, kernels: str, lowest: int, blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that compute something else are refused; were they right one day, this test says so."""
+    data = int4_dense(tflite_file(), lowest, blocks=blocks)
+    x = np.where(np.arange(32) % 2, 1.0, -1.0).astype(np.float32)[None]
+    right = [[lowest * float(x[0, ::3].sum()) + 7 * float(x[0].sum() - x[0, ::3].sum())] * 4]
+    refused = kernels == ("reference" if blocks else "builtin") and (blocks or lowest == -8)
+    if refused:
+        message = rf"^litert .* cannot run .*{'blocks' if blocks else '-8'}.* \[engine-cannot\]$"
+        with pytest.raises(EdgeqError, match=message) as caught:
+            litert.open_session(data, resolver=kernels)
+        assert caught.value.hints[0].startswith("run it with the kernels of XNNPACK")
+        monkeypatch.setattr(capabilities, "KERNELS", ())
+    made = litert.open_session(data, resolver=kernels).run({"x": x})["y"]
+    assert np.allclose(made, right, 0, 2.0) is not refused
 
 
 def test_what_was_never_measured_is_not_run() -> None:

@@ -112,6 +112,11 @@ def test_every_enumeration_is_that_of_the_reference(schema: Any) -> None:
     )
 
 
+def test_operators_with_a_least_number_of_inputs_are_the_schema_s() -> None:
+    known = {name for name, _ in ours.operators()}
+    assert set(tflite._LEAST) | set(tflite._MAY_LACK) <= known
+
+
 def test_every_table_of_options_belongs_to_an_operator() -> None:
     used = {options for _, options in ours.operators() if options}
     assert used == {*ours.BUILTIN_OPTIONS[1:], *ours.BUILTIN_OPTIONS_2[1:]}
@@ -208,7 +213,7 @@ def test_a_file_with_every_table_of_options(tflite_file: NewFile, schema: Any) -
     for at, (code, options) in enumerate(ours.operators()):
         if not options or any("subgraph" in name for name in ours.fields(options)):
             continue
-        made = file.operator(code, [x], [file.tensor(f"y{at}", (1,))], options)
+        made = file.operator(code, [x] * 4, [file.tensor(f"y{at}", (1,))], options)
         table = made.builtinOptions or made.builtinOptions2
         for place, name in enumerate(vars(table)):
             kind = ours.fields(options)[snake(name[0].upper() + name[1:])].kind
@@ -388,6 +393,7 @@ def spoilt(path: str, value: Any) -> Callable[[File], None]:
             spoilt("graph.operators.0.inputs", [0, -1, 2]),
             "FULLY_CONNECTED (operator 0) lacks an input that it needs [damaged-model]",
         ),
+        (spoilt("graph.operators.0.inputs", [0]), "lacks an input that it needs [damaged-model]"),
         (spoilt("graph.operators.0.outputs", [0]), "makes tensor 0, which is already there"),
         (spoilt("graph.operators.0.outputs", [-1]), "is tensor -1, of 4 [damaged-model]"),
         (spoilt("graph.operators.0.opcodeIndex", 1), "is of kind 1, not listed [damaged-model]"),

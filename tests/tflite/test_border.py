@@ -259,3 +259,18 @@ def test_weights_with_a_zero_point_are_refused_by_node_and_once(graph_of) -> Non
         tflite.write(graph, plan)
     assert no.value.slug == "unwritable-op"
     assert "which nothing makes" not in no.value.message and "MaxPool" not in no.value.message
+
+
+def test_an_input_that_is_an_output_with_its_channels_last_keeps_its_order(graph_of) -> None:
+    text = """
+        g (float[1,3,8,8] x) => (float[1,4,8,8] y, float[1,8,8,3] z) {
+      y = Conv <pads = [1,1,1,1]> (x, w)
+      z = Transpose <perm = [0,2,3,1]> (x)
+    }
+    """
+    data = tflite.write(graph_of(text, weights()), None, layout="nhwc")
+    assert notes(parse(data))["channels_last"] == ["y"]
+    model = opened(data)
+    x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    found = model.get_signature_runner()(x=x)
+    np.testing.assert_array_equal(found["z"], np.moveaxis(x, 1, -1))

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.errors import EdgeqError
+from edgeq_converters.write import tflite
+
 RNG = np.random.default_rng(4)
 Check = Callable[..., Any]
 
@@ -294,3 +297,11 @@ def test_int8(case: str, check_int8: Check) -> None:
     if case == "split":
         text = text.replace("[A,B,C,D] y", "[A,B,C,D] u")
     check_int8(text, {"w": given["w"], **used}, lsb=1)
+
+
+def test_a_join_of_nothing_is_refused(graph_of: Any) -> None:
+    text = "g (float[2,3] x) => (float[2,0] y) { y = Concat <axis = 1> (empty, empty) }"
+    graph = graph_of(text, {"empty": np.zeros((2, 0), np.float32)})
+    with pytest.raises(EdgeqError, match="all that it joins is empty") as caught:
+        tflite.write(graph, None)
+    assert caught.value.slug == "unwritable-op"

@@ -23,6 +23,7 @@ from edgeq_converters.read.tfl import (
     elementwise,
     move,
     names,
+    numbers,
     pad,
     plain,
     plan,
@@ -162,6 +163,9 @@ class _Source:
             tensor = self.graph.tensors[index]
             if tensor.data is None and not tensor.is_variable and not is_readable(tensor):
                 found.add("unsupported-type", f"tensor {quote(tensor.name)} is {tensor.dtype}")
+            elif tensor.data is None and numbers.has_scales(tensor):
+                text = f"tensor {quote(tensor.name)}, no constant, has a scale for each channel"
+                found.add("unsupported-type", text)
         for index, tensor in enumerate(self.graph.tensors):
             if tensor.data is None or tensor.dtype not in ("float32", "float16", "bfloat16"):
                 continue

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeq.ir import free_name
 from edgeq_converters.write import tensors
 
-LONGEST = 28
+LONGEST = 24
 """Characters of a name that only the artifact has: of longer ones the end is kept. Exporters call a
 tensor by all the ops it went through, and each name is in the file several times."""
 

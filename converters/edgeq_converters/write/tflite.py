@@ -72,13 +72,7 @@ def write(
     _add_outputs(e, home.outputs, extra_outputs, io)
     turned = border.drop_transposes(file) if layout == "nhwc" else ()
     border.name_outputs(file)
-    said: dict[str, Any] = dict(metadata or {})
-    if fixed.inputs:
-        joined = [
-            *fixed.outputs,
-            *(name for name in extra_outputs if batch.is_batched(graph, name)),
-        ]
-        said["free_batch"] = {"inputs": list(fixed.inputs), "outputs": list(dict.fromkeys(joined))}
+    said = {**(metadata or {}), **_free_batch(graph, fixed, extra_outputs)}
     last = sorted({*turned, *(file.name(at) for at in e.made_in(LAST))})
     if last:
         said["channels_last"] = last
@@ -90,6 +84,14 @@ def write(
     text = json.dumps({"format": 1, **said}, sort_keys=True, separators=(",", ":"))
     file.metadata(ENTRY, text.encode())
     return file.data()
+
+
+def _free_batch(graph: Graph, fixed: batch.Fixed, extra: Sequence[str]) -> dict[str, Any]:
+    """What the runtime feeds and joins sample by sample, where the batch was free."""
+    if not fixed.inputs:
+        return {}
+    outputs = [*fixed.outputs, *(name for name in extra if batch.is_batched(graph, name))]
+    return {"free_batch": {"inputs": list(fixed.inputs), "outputs": list(dict.fromkeys(outputs))}}
 
 
 def _border_said(

@@ -44,6 +44,16 @@ _MAY_LACK: Mapping[str, frozenset[int]] = {
     "BIDIRECTIONAL_SEQUENCE_RNN": frozenset({9, 10, 11}),
 }
 """The inputs that an operator can go without; kernels of others follow a null pointer."""
+_TWO = """ADD SUB MUL DIV POW MAXIMUM MINIMUM SQUARED_DIFFERENCE PRELU TRANSPOSE PAD MIRROR_PAD
+GATHER GATHER_ND MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD SPLIT TILE EXPAND_DIMS BATCH_MATMUL
+ARG_MAX ARG_MIN TOPK_V2 RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR FULLY_CONNECTED CONV_2D
+DEPTHWISE_CONV_2D CONV_3D BROADCAST_TO CUMSUM FILL"""
+_LEAST: Mapping[str, int] = {
+    **dict.fromkeys(_TWO.split(), 2),
+    **dict.fromkeys(("SLICE", "SPLIT_V", "PADV2", "TRANSPOSE_CONV", "SELECT", "SELECT_V2"), 3),
+    "STRIDED_SLICE": 4,
+}
+"""Inputs without which kernels read behind the list's end, measured for SPLIT and SLICE."""
 _STORED = {"bfloat16": "uint16", "int4": "uint8", "uint4": "uint8", "int2": "uint8"}
 """What numpy reads the bytes of a type as that it does not have."""
 
@@ -415,7 +425,8 @@ class _Graph:
         code = self._file.codes[row["opcode_index"]]
         what = f"{shown(code.custom) or code.name} (operator {number})"
         lacks = {at for at, index in enumerate(row["inputs"]) if index == LEFT_OUT}
-        if not code.custom and lacks - _MAY_LACK.get(code.name, frozenset()):
+        too_few = len(row["inputs"]) < _LEAST.get(code.name, 0)
+        if too_few or (not code.custom and lacks - _MAY_LACK.get(code.name, frozenset())):
             raise self._damaged(f"{what} lacks an input that it needs")
         return Operator(
             code=code.name,

@@ -384,6 +384,39 @@ def test_types_that_are_not_read(net, load) -> None:
     assert caught.value.slug == "unsupported-type"
 
 
+def test_only_weights_have_a_scale_for_each_channel(net, load) -> None:
+    x = net.input("x", (1, 4), "int8", scale=[0.1, 0.2, 0.3, 0.4], axis=1)
+    row = {"shape": (1, 4), "dtype": "int8", "scale": [0.1, 0.2, 0.3, 0.4], "axis": 1}
+    net.graph.outputs = [net.op("ADD", [x, x], "AddOptions", results=[row])]
+    with pytest.raises(EdgeqError) as caught:
+        load(net)
+    assert caught.value.slug == "unsupported-type"
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "shape", "fields"),
+    [
+        (
+            "MAX_POOL_2D",
+            "Pool2DOptions",
+            (1, 2, 2, 4),
+            {"strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 2},
+        ),
+        ("DEPTH_TO_SPACE", "DepthToSpaceOptions", (1, 8, 8, 1), {"blockSize": 2}),
+        ("SPACE_TO_DEPTH", "SpaceToDepthOptions", (1, 2, 2, 16), {"blockSize": 2}),
+    ],
+)
+def test_codes_that_kernels_move_keep_their_scale(
+    net, load, code: str, options: str, shape: tuple[int, ...], fields: dict[str, int]
+) -> None:
+    x = net.input("x", (1, 4, 4, 4), "int8", scale=0.1)
+    row = {"shape": shape, "dtype": "int8", "scale": 0.2}
+    net.graph.outputs = [net.op(code, [x], options, results=[row], **fields)]
+    with pytest.raises(EdgeqError) as caught:
+        load(net)
+    assert caught.value.slug == "unsupported-op"
+
+
 def test_nan_weights(net, load) -> None:
     x = net.input("x", (2,))
     y = net.op("ADD", [x, net.const(np.array([1, np.nan], np.float32), "w")], "AddOptions")

@@ -59,6 +59,12 @@ def test_fused_activations(net, same, activation) -> None:
     same(net.finish(y))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1,), ()])
+def test_one_number_has_the_axes_that_it_gives(net, same, shape) -> None:
+    x = net.input("x", (3,))
+    same(net.finish(net.op("ADD", [x, net.const(normal(*shape))], "AddOptions")))
+
+
 def test_conv_2d_in_groups(net, same) -> None:
     x = net.input("x", (1, 6, 6, 6))
     parts = [x, net.const(normal(4, 3, 3, 3)), net.const(normal(4))]

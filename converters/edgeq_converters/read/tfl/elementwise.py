@@ -50,8 +50,11 @@ _UNARY = {
 
 def spread(ctx: Reading, op: Operator) -> tuple[list[onnx_ir.Value], Perm]:
     """All operands in one form, ready to be spread over each other."""
-    perm = ctx.common(op.inputs, ctx.rank(op.outputs[0]))
-    return [ctx.spread(index, perm) for index in op.inputs], perm
+    rank = ctx.rank(op.outputs[0])
+    perm = ctx.common(op.inputs, rank)
+    given = [index for index in op.inputs if ctx.array(index) is None]
+    wide = all(ctx.rank(index) < rank for index in given)
+    return [ctx.spread(index, perm, wide=wide) for index in op.inputs], perm
 
 
 def _binary(op_type: str) -> Handler:

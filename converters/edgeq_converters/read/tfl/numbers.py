@@ -32,6 +32,12 @@ def activation_encoding(tensor: Tensor) -> Encoding | None:
     return Encoding("int8", numbers.scale, _points(tensor), origin="the file")
 
 
+def has_scales(tensor: Tensor) -> bool:
+    """Whether codes have more than one scale, as only weights can."""
+    scales = () if tensor.quantization is None else tensor.quantization.scale
+    return tensor.dtype in _CODES and len(scales) > 1
+
+
 def weight_encoding(tensor: Tensor, perm: Sequence[int]) -> Encoding | None:
     """How int8 holds the constant `tensor`, transposed by `perm`; None where it has no such codes.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.read.tfl import windows
+from edgeq_converters.read.tfl.move import same_scale
 from edgeq_converters.read.tfl.reading import (
     Handler,
     NotPerSample,
@@ -39,6 +40,8 @@ def l2_pool(ctx: Reading, op: Operator) -> None:
 
 def _pool(ctx: Reading, op: Operator, op_type: str, **attributes: Any) -> None:
     _rank_4(ctx, op)
+    if op_type == "MaxPool":
+        same_scale(ctx, op.inputs[:1], op.outputs[0])
     source = ctx.value(op.inputs[0], _FIRST)
     made = ctx.emit(op_type, source, **_where(ctx, op), **attributes)
     ctx.put(op.outputs[0], ctx.activated(made, op), _FIRST)
@@ -70,6 +73,7 @@ def resize_nearest(ctx: Reading, op: Operator) -> None:
 
 def _resize(ctx: Reading, op: Operator, mode: str, more: Mapping[str, str]) -> None:
     _rank_4(ctx, op)
+    same_scale(ctx, op.inputs[:1], op.outputs[0])
     kind = "asymmetric"
     if op.options["align_corners"]:
         kind = "align_corners"
@@ -100,6 +104,7 @@ def _resize(ctx: Reading, op: Operator, mode: str, more: Mapping[str, str]) -> N
 def depth_to_space(ctx: Reading, op: Operator) -> None:
     """Channels are [row in the block, column in the block, channel]: ONNX calls it DCR."""
     _rank_4(ctx, op)
+    same_scale(ctx, op.inputs, op.outputs[0])
     size = int(op.options["block_size"])
     made = ctx.emit("DepthToSpace", ctx.value(op.inputs[0], _FIRST), blocksize=size, mode="DCR")
     ctx.put(op.outputs[0], made, _FIRST)
@@ -107,6 +112,7 @@ def depth_to_space(ctx: Reading, op: Operator) -> None:
 
 def space_to_depth(ctx: Reading, op: Operator) -> None:
     _rank_4(ctx, op)
+    same_scale(ctx, op.inputs, op.outputs[0])
     size = int(op.options["block_size"])
     made = ctx.emit("SpaceToDepth", ctx.value(op.inputs[0], _FIRST), blocksize=size)
     ctx.put(op.outputs[0], made, _FIRST)

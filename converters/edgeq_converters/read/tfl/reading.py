@@ -166,12 +166,15 @@ class Reading:
             return plain
         return max(votes, key=lambda perm: (votes[perm], perm == first, perm == plain))
 
-    def spread(self, index: int, perm: Perm) -> onnx_ir.Value:
-        """An operand of any rank as what it is beside tensors in the form `perm`."""
+    def spread(self, index: int, perm: Perm, *, wide: bool = False) -> onnx_ir.Value:
+        """An operand of any rank as what it is beside tensors in the form `perm`.
+
+        `wide`: no other operand has as many axes, so that a single number keeps its own.
+        """
         rank, own = len(perm), self.rank(index)
         array = self.array(index)
         if array is not None:
-            return self._constant_operand(index, array, perm)
+            return self._constant_operand(index, array, perm, wide)
         if own == rank:
             return self.value(index, perm)
         if index in self.batched:
@@ -180,8 +183,8 @@ class Reading:
         if perm == tuple(range(rank)) or all(size == 1 for size in self.shape(index)):
             return value
         axes = self.const(np.arange(rank - own, dtype=np.int64), "axes")
-        wide = self.like(index, self.emit("Unsqueeze", value, axes))
-        return self.like(index, self.emit("Transpose", wide, perm=list(perm)))
+        spread = self.like(index, self.emit("Unsqueeze", value, axes))
+        return self.like(index, self.emit("Transpose", spread, perm=list(perm)))
 
     def flat(self, index: int) -> onnx_ir.Value:
         """A form whose elements lie in the order of the file's: the same for a Reshape."""
@@ -285,9 +288,9 @@ class Reading:
         encoding = self.encoding(index)
         return self._keyed(("value", index, perm), np.transpose(array, perm), index, encoding)
 
-    def _constant_operand(self, index: int, array: Array, perm: Perm) -> onnx_ir.Value:
+    def _constant_operand(self, index: int, array: Array, perm: Perm, wide: bool) -> onnx_ir.Value:
         """A constant beside activations: one number without axes, else as many as it needs."""
-        if array.size == 1:
+        if array.size == 1 and not wide:
             array = array.reshape(())
         elif perm != tuple(range(len(perm))):
             array = array.reshape((1,) * (len(perm) - array.ndim) + array.shape)

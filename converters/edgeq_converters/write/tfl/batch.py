@@ -61,6 +61,9 @@ def fixed(graph: Graph) -> Fixed:
         dead_nodes.run(graph, log)
         if not log.changed:
             break
+    for value in graph.model.graph.outputs:
+        if value.name in outputs and value.shape is not None and value.shape[0] != 1:
+            raise _of_a_batch(graph, batched, str(value.name))
     return Fixed(graph, batched, outputs)
 
 
@@ -68,14 +71,17 @@ def _check_apart(graph: Graph, batched: tuple[str, ...], outputs: tuple[str, ...
     """Refuse a graph in which the samples of a batch are not apart."""
     whole = sorted(_made_of(graph, batched) - set(outputs))
     name = whole[0] if whole else samples.mixed(graph, batched, outputs) if batched else None
-    if name is None:
-        return
+    if name is not None:
+        raise _of_a_batch(graph, batched, name)
+
+
+def _of_a_batch(graph: Graph, batched: tuple[str, ...], name: str) -> EdgeqError:
     shapes = {
         info.name: "x".join("1" if _is_free(size) else str(size) for size in info.shape)
         for info in graph.inputs
         if info.name in batched
     }
-    raise EdgeqError(
+    return EdgeqError(
         "needs-shape",
         f"TFLite files are run sample by sample, and output `{name}` is of a whole batch",
         " ".join(f"--shape {given}={shapes[given]}" for given in batched),

@@ -239,10 +239,11 @@ class Emitter(Builder):
         return at
 
     def make_flat(self, value: onnx_ir.Value, sizes: tuple[int, ...]) -> int:
-        """A tensor N x F whose features are those of C x ... `sizes` with the channels last."""
+        """A tensor N x F whose features are those of C x ... `sizes` with the channels last. It has
+        a name of its own: its values are the model's, in another order."""
         value = self.past_dropped(value)
         codes = self.int8 and self.encoding(value) is not None
-        at = self._tensor(value, str(value.name), self.shape(value), codes)
+        at = self._tensor(value, f"{value.name}_nhwc", self.shape(value), codes)
         self._spatial[value] = sizes
         self._register(value, codes, FLAT, at)
         return at

@@ -42,9 +42,8 @@ class Packer(flatbuffers.Builder):  # type: ignore[misc]  # the package has no t
         self.StartVector(x.itemsize, x.size, alignment)
         self.head -= x.nbytes
         little = x.astype(x.dtype.newbyteorder("<"), copy=False)
-        self.Bytes[self.head : self.head + x.nbytes] = memoryview(
-            np.ascontiguousarray(little)
-        ).cast("B")
+        payload: Any = np.ascontiguousarray(little)
+        self.Bytes[self.head : self.head + x.nbytes] = memoryview(payload).cast("B")
         self.vectorNumElems = x.size
         return int(self.EndVector())
 

@@ -71,8 +71,8 @@ def check(model: Model, engine: str, version: str, resolver: str = "auto") -> No
 
 def verdict(engine: str, version: str, kind: str, resolver: str = "auto") -> str:
     """What goes wrong with a kind of model; "" where it computes rightly."""
-    for *row, wrong in KERNELS:
-        if row == [engine, resolver, kind]:
+    for *of, wrong in KERNELS:
+        if of == [engine, resolver, kind]:
             return wrong
     numbers = [int(row) for row in re.findall(r"[0-9]{1,9}", version)[:2]]
     major, minor = (numbers + [0, 0])[:2]
@@ -104,7 +104,8 @@ def _kinds(graph: Subgraph) -> Iterator[tuple[str, str]]:
         inputs = [graph.tensors[index] for index in operator.inputs if index != LEFT_OUT]
         outputs = [graph.tensors[index] for index in operator.outputs]
         yield _kind(operator, inputs, outputs), where
-        is_dynamic = operator.code == "FULLY_CONNECTED" and inputs[0].dtype == "float32"
+        first = [tensor.dtype for tensor in inputs[:1]]
+        is_dynamic = operator.code == "FULLY_CONNECTED" and first == ["float32"]
         if is_dynamic and any(map(_has_lowest, inputs[1:2])):
             yield LOWEST, where
 

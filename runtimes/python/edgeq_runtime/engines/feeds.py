@@ -30,8 +30,16 @@ def input_mistake(inputs: Sequence[TensorInfo], feeds: dict[str, Any]) -> EdgeqE
             continue
         else:
             got = describe(_dtype_name(value), value.shape)
-        return EdgeqError("bad-input", f"input `{info.name}`: got {got}, wanted {info.describe()}")
+        text = f"input `{info.name}`: got {got}, wanted {info.describe()}"
+        return EdgeqError("bad-input", text, *_how(info, value, inputs.index(info)))
     return None
+
+
+def _how(info: TensorInfo, value: Any, place: int) -> tuple[str, ...]:
+    """What to do with floats for an input of codes."""
+    if info.scale is None or not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return ()
+    return (f"make codes of floats: `inputs[{place}].codes(array)`",)
 
 
 def output_mistake(known: Sequence[str], wanted: Sequence[str]) -> EdgeqError | None:

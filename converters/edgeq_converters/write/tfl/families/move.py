@@ -166,6 +166,8 @@ def emit(
 def join(e: Emitter, node: onnx_ir.Node) -> None:
     """Concat; codes are brought to those of the result first."""
     values = [value for value in node.inputs if value is not None and 0 not in e.shape(value)]
+    if not values:
+        raise Unwritable("all that it joins is empty")
     result = node.outputs[0]
     layout, inputs = e.aligned(values)
     if len(inputs) == 1:
