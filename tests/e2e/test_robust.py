@@ -27,9 +27,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "inspect": ("inspect",),
 }
 CPU_LIMIT_S = 10.0
-"""For all that is refused, and for what builds but the `LARGE`."""
-LARGE = {("fp16_weights_yolox_nano.tflite", "int8")}
-"""A whole detector, whose plan is searched for as any other's."""
 SEARCHED = ("fp16_weights_yolox_nano.tflite", "int8")
 """A whole detector, whose int8 plan is searched for as any user's is: for minutes."""
 SEARCHED_LIMIT_S = 240.0
