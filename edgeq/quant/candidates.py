@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 
 from edgeq.ir import constant, dtype_of, is_captured, static_shape
-from edgeq.quant import rules
+from edgeq.quant import rules, stored
 from edgeq.quant.kernels import Kernels
 from edgeq.quant.layers import Layer, find_layer
 
@@ -34,6 +34,9 @@ def find(node: onnx_ir.Node, kernels: Kernels) -> Candidate | str:
         return refused or _heavy(node, kernels)
     if node.op_type in (*kernels.joiners, *kernels.moves, *rules.CLAMPS):
         return refused or _light(node)
+    if node.op_type in stored.RECURRENT:  # int8 is for its weights alone
+        decided = stored.in_place(node, stored.STORED)
+        return decided if isinstance(decided, str) else stored.STORED
     return kernels.no_rule(node.op_type, "")
 
 

@@ -285,8 +285,8 @@ def test_both_engines_give_the_same_codes(
 @each(CONVOLUTIONAL)
 def test_the_public_integers_survive(net: Callable[[str], Net], tmp_path: Path, name: str) -> None:
     """int8 TFLite in, int8 TFLite out: bit for bit. As ONNX within one code, but for the residual
-    nets: LiteRT rounds the ties of their last average away from zero and ONNX Runtime to even (one
-    value in a hundred, by one code), which the layer behind it and a softmax spread."""
+    nets: of what their last Add or average makes, up to one value in a hundred is another code than
+    LiteRT's (most likely ties, rounded otherwise), which the layer behind and a softmax spread."""
     samples = net(name).scored[0][:50]
     public = net(name).int8_file
     assert public is not None
