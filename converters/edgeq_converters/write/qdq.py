@@ -264,10 +264,15 @@ class _Lowering:
         points = points if points.dtype == np.uint8 else points.astype(encoding.dtype)
         if encoding.axis is None:
             scale, points = scale.reshape(()), points.reshape(())
-        return [self.out.store(f"{name}_scale", scale), self._zero_point(name, points)]
+        own = encoding.symmetric and encoding.dtype == "int8"
+        zero_point = self._zero_point(name, points, own=own)
+        return [self.out.store(f"{name}_scale", scale), zero_point]
 
-    def _zero_point(self, name: str, points: NDArray[Any]) -> str:
-        """Stored once for all that have the same: most are zeros."""
+    def _zero_point(self, name: str, points: NDArray[Any], *, own: bool) -> str:
+        """Stored once for all that have the same: most are zeros. Not so those of weights, which
+        ONNX Runtime's exact mode replaces one by one, and fails at the second (1.31.1)."""
+        if own:
+            return self.out.store(f"{name}_zero_point", points)
         key = points.dtype.str, points.shape, points.tobytes()
         if key not in self.zero_points:
             self.zero_points[key] = self.out.store(f"{name}_zero_point", points)
